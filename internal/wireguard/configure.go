@@ -153,6 +153,8 @@ func (p *peer) end() {
 	defer p.mu.Unlock()
 	p.removed = true
 	p.forget()
+	p.cookies.wipe()
+	p.engine.identity.forget(p.key)
 	clear(p.presharedKey[:])
 }
 

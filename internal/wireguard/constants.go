@@ -35,6 +35,4 @@ const (
 
 	maxStagedPackets = 128       // waiting for a peer's handshake, as wireguard-go
 	maxStagedBytes   = 256 << 10 // and their bytes
-
-	handshakeBacklog = 1024 // handshake messages waiting for a worker
 )

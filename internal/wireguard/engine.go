@@ -31,9 +31,9 @@ type Engine struct {
 	sessions indexTable
 	lanes    []sync.Mutex // of the device; held while its inbound stages run
 
-	cookies     cookieChecker
+	cookies     *cookieChecker
+	load        load
 	limiter     limiter
-	loadedUntil atomic.Int64
 	handshakes  chan handshakeMessage
 	initiations chan *peer
 	control     struct { // for what is sent off the lanes
@@ -85,18 +85,18 @@ func start(cfg Config, t transport, receivers []receiver) (*Engine, error) {
 	e := &Engine{
 		config:      cfg,
 		identity:    id,
+		cookies:     newCookieChecker(id.public()),
 		transport:   t,
 		started:     time.Now(),
 		peers:       make(map[[32]byte]*peer),
 		lanes:       make([]sync.Mutex, cfg.Device.Lanes()),
-		handshakes:  make(chan handshakeMessage, handshakeBacklog),
-		initiations: make(chan *peer, handshakeBacklog),
+		handshakes:  make(chan handshakeMessage, maxHandshakes),
+		initiations: make(chan *peer, maxHandshakes),
 		closing:     make(chan struct{}),
 		done:        make(chan struct{}),
 	}
 	clear(e.config.PrivateKey[:])
 	e.routes.Store(new(bart.Table[*peer]))
-	e.cookies.init(id.public())
 	e.control.sender = newSender(e, 0, packet.MaxSize+packet.BatchSize)
 	e.reaper.init()
 
@@ -196,6 +196,7 @@ func (e *Engine) Close() error {
 		e.running.Wait()
 		e.reaper.wipe()
 		e.identity.wipe()
+		e.cookies.wipe()
 	})
 	return err
 }

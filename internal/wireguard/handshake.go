@@ -1,7 +1,6 @@
 package wireguard
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/overlayd/overlayd/internal/udp"
@@ -21,30 +20,13 @@ type handshakeMessage struct {
 // handshake queues a handshake message for a worker, or drops it when there are
 // too many.
 func (e *Engine) handshake(datagram []byte, from udp.Endpoint, lane int) {
-	m := handshakeMessage{from: from, lane: lane, size: len(datagram)}
-	if len(datagram) != handshakeSize(messageType(datagram)) {
-		e.drops[packet.Malformed].Add(1)
+	if !e.load.arrive() {
+		e.drops[packet.Overloaded].Add(1)
 		return
 	}
+	m := handshakeMessage{from: from, lane: lane, size: len(datagram)}
 	copy(m.data[:], datagram)
-	select {
-	case e.handshakes <- m:
-	default:
-		e.drops[packet.Overloaded].Add(1)
-	}
-}
-
-// handshakeSize is the one size a handshake message of a type has.
-func handshakeSize(kind byte) int {
-	switch kind {
-	case typeInitiation:
-		return sizeInitiation
-	case typeResponse:
-		return sizeResponse
-	case typeCookie:
-		return sizeCookie
-	}
-	return -1
+	e.handshakes <- m // has room for as many as arrive lets in
 }
 
 // work does what the lanes must not wait for.
@@ -56,6 +38,7 @@ func (e *Engine) work() {
 			return
 		case m := <-e.handshakes:
 			e.answer(&m, w)
+			e.load.done()
 		case p := <-e.initiations:
 			p.initiationQueued.Store(false)
 			p.mu.Lock()
@@ -72,7 +55,7 @@ func (e *Engine) answer(m *handshakeMessage, w *sender) {
 	data := m.data[:m.size]
 	kind := messageType(data)
 	if kind == typeCookie {
-		if p := e.sessions.initiating(binary.LittleEndian.Uint32(data[4:])); p != nil {
+		if p := e.sessions.initiating(receiverIndex(data)); p != nil {
 			p.mu.Lock()
 			p.cookies.consumeReply(data)
 			p.rxBytes.Add(uint64(len(data)))
@@ -84,11 +67,11 @@ func (e *Engine) answer(m *handshakeMessage, w *sender) {
 		e.drops[packet.Unauthentic].Add(1)
 		return
 	}
-	if e.underLoad() {
+	if e.load.under(time.Now()) {
 		// A claimed source has to be proved before it is worth a Diffie-Hellman,
 		// and is then held to a rate (whitepaper 5.3, 5.4.7).
 		if !e.cookies.checkMAC2(data, m.from.Addr) {
-			reply := e.cookies.reply(data, binary.LittleEndian.Uint32(data[4:]), m.from.Addr)
+			reply := e.cookies.reply(data, senderIndex(data), m.from.Addr)
 			e.sendHandshake(m.lane, reply[:], m.from)
 			e.drops[packet.Overloaded].Add(1)
 			return
@@ -107,17 +90,6 @@ func (e *Engine) answer(m *handshakeMessage, w *sender) {
 	if !ok {
 		e.drops[packet.Unauthentic].Add(1)
 	}
-}
-
-// underLoad reports whether handshakes come faster than they are worked off, and
-// for a second after (wireguard-go's IsUnderLoad).
-func (e *Engine) underLoad() bool {
-	now := e.now()
-	if len(e.handshakes) >= cap(e.handshakes)/8 {
-		e.loadedUntil.Store(now + int64(time.Second))
-		return true
-	}
-	return e.loadedUntil.Load() > now
 }
 
 // answerInitiation is the responder's half of a handshake (whitepaper 5.4.2, 5.4.3).
@@ -140,6 +112,7 @@ func (e *Engine) answerInitiation(m *handshakeMessage, data []byte) bool {
 	if p.initiationSeen != 0 && now-p.initiationSeen < int64(initiationInterval) {
 		return false
 	}
+	p.know()
 	p.lastTimestamp = hs.timestamp
 	p.initiationSeen = now
 	p.setEndpoint(m.from)
@@ -169,7 +142,7 @@ func (e *Engine) answerInitiation(m *handshakeMessage, data []byte) bool {
 
 // answerResponse is the end of the initiator's half (whitepaper 5.4.3, 5.4.5).
 func (e *Engine) answerResponse(m *handshakeMessage, data []byte, w *sender) bool {
-	index := binary.LittleEndian.Uint32(data[8:])
+	index := receiverIndex(data)
 	p := e.sessions.initiating(index)
 	if p == nil {
 		return false
@@ -235,6 +208,7 @@ func (p *peer) initiate(now int64, retry bool) {
 		return
 	}
 	p.dropInitiation()
+	p.know()
 	index := e.sessions.reserve(p)
 	message, hs, err := e.identity.initiate(p.key, p.presharedKey, index, tai64n.Now())
 	if err != nil {
@@ -248,6 +222,14 @@ func (p *peer) initiate(now int64, retry bool) {
 	p.sendHandshake(0, message[:], now)
 	p.retryAt = now + int64(rekeyTimeout) + jitter()
 	p.wake(p.retryAt)
+}
+
+// know computes, at the first handshake, the secret that all handshakes with p
+// share. Where that fails the handshake itself says why. Call with mu held.
+func (p *peer) know() {
+	if !p.known {
+		p.known = p.engine.identity.know(p.key) == nil
+	}
 }
 
 // sendKeepalive sends an empty message if there is a session to send it on, and

@@ -93,10 +93,6 @@ func (in *inbound) take(m *udp.Message) {
 
 // open decrypts one transport message (whitepaper 5.4.6).
 func (in *inbound) open(datagram []byte, m *udp.Message) {
-	if len(datagram) < sizeTransportHeader+sizeTag {
-		in.sender.tally.drop(packet.Malformed, 1)
-		return
-	}
 	index := binary.LittleEndian.Uint32(datagram[4:])
 	if in.session == nil || in.session.local != index {
 		in.part()
@@ -108,7 +104,7 @@ func (in *inbound) open(datagram []byte, m *udp.Message) {
 		in.meet(s)
 	}
 	s := in.session
-	counter := binary.LittleEndian.Uint64(datagram[8:])
+	counter := transportCounter(datagram)
 	sealed := datagram[sizeTransportHeader:]
 	room := in.merger.Reserve(max(1, len(sealed)-sizeTag))
 	if room == nil {

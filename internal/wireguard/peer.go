@@ -33,7 +33,8 @@ type peer struct {
 	removed          bool
 	presharedKey     [32]byte
 	previous         *session // for what is still on its way
-	cookies          cookieJar
+	cookies          *cookieJar
+	known            bool       // the identity keeps the secret shared with the peer
 	initiation       *initiator // the handshake we wait to be answered
 	initiationIndex  uint32
 	retryAt          int64 // when to call again; 0: not waiting
@@ -52,8 +53,7 @@ type stagedPacket struct {
 }
 
 func newPeer(e *Engine, key [32]byte) *peer {
-	p := &peer{engine: e, key: key}
-	p.cookies.init(key)
+	p := &peer{engine: e, key: key, cookies: newCookieJar(key)}
 	p.activity.timerAt.Store(never)
 	return p
 }

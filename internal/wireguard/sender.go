@@ -112,9 +112,7 @@ func (w *sender) seal(f *flow, plain []byte, ecn byte) {
 		return
 	}
 	out := w.arena[w.used : w.used+size : w.used+size]
-	binary.LittleEndian.PutUint32(out, typeTransport)
-	binary.LittleEndian.PutUint32(out[4:], s.remote)
-	binary.LittleEndian.PutUint64(out[8:], counter)
+	putTransportHeader(out, s.remote, counter)
 	if padded != len(plain) {
 		body := out[sizeTransportHeader : sizeTransportHeader+padded]
 		clear(body[copy(body, plain):])
