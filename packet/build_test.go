@@ -41,7 +41,7 @@ type wire struct {
 
 func tcp4() wire {
 	return wire{
-		src: netip.MustParseAddrPort("10.0.0.1:40000"), dst: netip.MustParseAddrPort("10.0.0.2:443"),
+		src: addrPort("10.0.0.1:40000"), dst: addrPort("10.0.0.2:443"),
 		protocol: ProtocolTCP, ttl: 64, frag: 0x4000, id: 7, seq: 1000, ack: 2000, flags: tcpACK, window: 512,
 		options: []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2},
 	}
@@ -49,7 +49,7 @@ func tcp4() wire {
 
 func tcp6() wire {
 	w := tcp4()
-	w.src, w.dst = netip.MustParseAddrPort("[fd00::1]:40000"), netip.MustParseAddrPort("[fd00::2]:443")
+	w.src, w.dst = addrPort("[fd00::1]:40000"), addrPort("[fd00::2]:443")
 	return w
 }
 
@@ -64,6 +64,8 @@ func udp6() wire {
 	w.protocol = ProtocolUDP
 	return w
 }
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 func (w wire) with(change func(*wire)) wire {
 	change(&w)
