@@ -21,7 +21,7 @@ type network struct {
 	mu    sync.Mutex
 	ports map[netip.AddrPort]*fakeTransport
 	fate  func(datagram []byte, from, to netip.AddrPort) []time.Duration // delays of the copies to deliver; nil delivers one at once
-	taps  []func(datagram []byte, from, to netip.AddrPort)
+	taps  []func(datagram []byte, from, to netip.AddrPort) // called one at a time
 }
 
 func newNetwork() *network {
@@ -38,6 +38,42 @@ func (n *network) tap(f func(datagram []byte, from, to netip.AddrPort)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.taps = append(n.taps, f)
+}
+
+// A watch remembers the datagrams of one type that one node sent.
+type watch struct {
+	mu        sync.Mutex
+	datagrams [][]byte
+	times     []time.Time
+}
+
+// watch starts to remember. A kind of 0 is any; an empty keepalive is a
+// transport message of sizeTransportMin bytes.
+func (n *network) watch(from *fakeTransport, kind uint32) *watch {
+	w := new(watch)
+	n.tap(func(d []byte, sender, _ netip.AddrPort) {
+		if sender != from.address() || kind != 0 && messageType(d) != kind {
+			return
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.datagrams = append(w.datagrams, append([]byte(nil), d...))
+		w.times = append(w.times, time.Now())
+	})
+	return w
+}
+
+func (w *watch) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.datagrams)
+}
+
+// at is a datagram and when it was sent.
+func (w *watch) at(i int) ([]byte, time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.datagrams[i], w.times[i]
 }
 
 func (n *network) transmit(datagram []byte, from, to netip.AddrPort, ecn byte) {
@@ -240,14 +276,14 @@ type testNode struct {
 	overlay   netip.Addr
 }
 
-func newTestNode(t testing.TB, n *network, addr, overlay string) *testNode {
+func newTestNode(t testing.TB, n *network, addr, overlay string, options ...func(*Config)) *testNode {
 	node := &testNode{device: newFakeDevice(), transport: n.attach(addr), overlay: netip.MustParseAddr(overlay)}
 	node.private, node.public = newTestKeys(t)
-	e, err := start(Config{
-		PrivateKey: node.private,
-		Device:     node.device,
-		Logger:     slog.New(slog.DiscardHandler),
-	}, node.transport, []receiver{node.transport})
+	cfg := Config{PrivateKey: node.private, Device: node.device, Logger: slog.New(slog.DiscardHandler)}
+	for _, option := range options {
+		option(&cfg)
+	}
+	e, err := start(cfg, node.transport, []receiver{node.transport})
 	require.NoError(t, err)
 	node.Engine = e
 	t.Cleanup(node.close)

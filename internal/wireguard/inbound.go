@@ -258,6 +258,15 @@ func markCongestion(plain []byte) bool {
 	}
 	old := binary.BigEndian.Uint16(plain)
 	plain[1] |= congestionExperienced
-	packet.UpdateChecksum(plain[10:12], old, binary.BigEndian.Uint16(plain))
+	updateChecksum(plain[10:12], old, binary.BigEndian.Uint16(plain))
 	return true
+}
+
+// updateChecksum changes a checksum for one changed 16-bit word (RFC 1624
+// equation 3).
+func updateChecksum(sum []byte, old, new uint16) {
+	s := uint32(^binary.BigEndian.Uint16(sum)) + uint32(^old) + uint32(new)
+	s = s&0xffff + s>>16
+	s = s&0xffff + s>>16
+	binary.BigEndian.PutUint16(sum, ^uint16(s))
 }
