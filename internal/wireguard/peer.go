@@ -201,7 +201,7 @@ func (p *peer) status() PeerStatus {
 	st.PublicKey = p.key
 	st.Keepalive = time.Duration(p.keepalive.Load())
 	if known := p.endpoint.Load(); known != nil {
-		st.Endpoint = known.Addr
+		st.Endpoint = known.AddrPort()
 	}
 	if at := p.lastHandshake.Load(); at != 0 {
 		st.LastHandshake = time.Unix(0, at)
