@@ -42,6 +42,8 @@ type Packet struct {
 	protocol  uint8
 	parsed    bool
 	fragment  bool // any fragment, the first included
+	routed    bool // an IPv6 routing header has segments left, so the destination is not the final one
+	fixedID   bool // the segments of a superpacket share one IPv4 identification
 	fate      fate
 	reason    Reason
 }

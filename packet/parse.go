@@ -56,6 +56,9 @@ func (p *Packet) parse6() {
 			if at+8 > len(d) {
 				return
 			}
+			if next == extRouting && d[at+3] != 0 {
+				p.routed = true
+			}
 			next, at = d[at], at+(int(d[at+1])+1)*8
 		case extAuth: // counted in 4-byte units, less two (RFC 4302 section 2.2)
 			if at+8 > len(d) {
@@ -67,7 +70,7 @@ func (p *Packet) parse6() {
 				return
 			}
 			field := binary.BigEndian.Uint16(d[at+2:])
-			p.fragment = field&^0x6 != 0 // an atomic fragment is whole (RFC 6946)
+			p.fragment = p.fragment || field&^0x6 != 0 // an atomic fragment is whole (RFC 6946)
 			first = field>>3 == 0
 			next, at = d[at], at+8
 			if !first {
