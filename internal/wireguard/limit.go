@@ -56,8 +56,8 @@ const (
 	// 5 at once, for each source.
 	handshakeInterval = time.Second / 20
 	handshakeBurst    = 5
-	// maxSources bounds the sources a limiter tells apart. 4,096 of them at
-	// their limit are more handshakes than two cores answer.
+	// maxSources bounds the sources a limiter tells apart. As many at their limit
+	// send 80,000 handshakes a second, far more than are answered.
 	maxSources = 4096
 )
 
