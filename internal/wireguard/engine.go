@@ -83,23 +83,14 @@ func start(cfg Config, t transport, receivers []receiver) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		config:      cfg,
-		identity:    id,
-		cookies:     newCookieChecker(id.public()),
-		transport:   t,
-		started:     time.Now(),
-		peers:       make(map[[32]byte]*peer),
-		lanes:       make([]sync.Mutex, cfg.Device.Lanes()),
-		handshakes:  make(chan handshakeMessage, maxHandshakes),
-		initiations: make(chan *peer, maxHandshakes),
-		closing:     make(chan struct{}),
-		done:        make(chan struct{}),
+		config:    cfg,
+		identity:  id,
+		transport: t,
+		started:   time.Now(),
+		peers:     make(map[[32]byte]*peer),
 	}
+	e.setUp()
 	clear(e.config.PrivateKey[:])
-	e.routes.Store(new(bart.Table[*peer]))
-	e.control.sender = newSender(e, 0, packet.MaxSize+packet.BatchSize)
-	e.reaper.init()
-
 	e.running.Go(e.reaper.run)
 	for range min(runtime.GOMAXPROCS(0), 4) {
 		e.running.Go(e.work)
@@ -111,6 +102,19 @@ func start(cfg Config, t transport, receivers []receiver) (*Engine, error) {
 		e.running.Go(newOutbound(e, lane).run)
 	}
 	return e, nil
+}
+
+// setUp makes what the engine's goroutines share.
+func (e *Engine) setUp() {
+	e.lanes = make([]sync.Mutex, e.config.Device.Lanes())
+	e.handshakes = make(chan handshakeMessage, maxHandshakes)
+	e.initiations = make(chan *peer, maxHandshakes)
+	e.closing = make(chan struct{})
+	e.done = make(chan struct{})
+	e.routes.Store(new(bart.Table[*peer]))
+	e.cookies = newCookieChecker(e.identity.public())
+	e.control.sender = newSender(e, 0, packet.MaxSize+packet.BatchSize)
+	e.reaper.init()
 }
 
 // now is the time since the engine started, in nanoseconds, and never 0.

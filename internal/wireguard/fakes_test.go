@@ -21,7 +21,7 @@ type network struct {
 	mu    sync.Mutex
 	ports map[netip.AddrPort]*fakeTransport
 	fate  func(datagram []byte, from, to netip.AddrPort) []time.Duration // delays of the copies to deliver; nil delivers one at once
-	taps  []func(datagram []byte, from, to netip.AddrPort) // called one at a time
+	taps  []func(datagram []byte, from, to netip.AddrPort)               // called one at a time
 }
 
 func newNetwork() *network {

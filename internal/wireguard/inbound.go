@@ -61,14 +61,18 @@ func (in *inbound) run() {
 			in.engine.fail("receive from the socket", err)
 			return
 		}
-		in.now = in.engine.now()
-		for i := range in.messages[:n] {
-			in.take(&in.messages[i])
-		}
-		in.part()
-		in.deliver()
-		in.sender.tally.tell(in.engine)
+		in.process(in.messages[:n])
 	}
+}
+
+func (in *inbound) process(messages []udp.Message) {
+	in.now = in.engine.now()
+	for i := range messages {
+		in.take(&messages[i])
+	}
+	in.part()
+	in.deliver()
+	in.sender.tally.tell(in.engine)
 }
 
 // take handles one run of datagrams.

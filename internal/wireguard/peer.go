@@ -93,7 +93,8 @@ func (p *peer) unstage() []stagedPacket {
 // setEndpoint records where the peer was last heard, which is how it roams.
 func (p *peer) setEndpoint(from udp.Endpoint) {
 	if known := p.endpoint.Load(); known == nil || *known != from {
-		p.endpoint.Store(&from)
+		roamed := from // only here does it have to outlive the call
+		p.endpoint.Store(&roamed)
 	}
 }
 
