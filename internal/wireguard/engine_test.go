@@ -474,3 +474,28 @@ func TestUnreachablePeersAreReported(t *testing.T) {
 		require.EqualValues(t, 1, a.Stats().Drops[packet.NoSession])
 	})
 }
+
+func TestAResponderAnswersTheCookieOfAnInitiatorUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		cookies := n.watch(a.transport, typeCookie)
+		strain := func() { // a is under load for a second
+			a.load.waiting.Add(loadedHandshakes)
+			a.load.under(time.Now())
+			a.load.waiting.Add(-loadedHandshakes)
+		}
+		strain()
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		synctest.Wait()
+		require.Equal(t, 1, cookies.count(), "a does not trust the response yet")
+		require.Empty(t, b.device.received())
+		for range 20 { // the next response shows the cookie
+			strain()
+			time.Sleep(500 * time.Millisecond)
+		}
+		require.Equal(t, []uint32{1}, numbers(b.device.received()))
+		require.Equal(t, 1, cookies.count())
+	})
+}

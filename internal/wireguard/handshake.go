@@ -55,7 +55,13 @@ func (e *Engine) answer(m *handshakeMessage, w *sender) {
 	data := m.data[:m.size]
 	kind := messageType(data)
 	if kind == typeCookie {
-		if p := e.sessions.initiating(receiverIndex(data)); p != nil {
+		// It answers an initiation, or a response whose session has begun.
+		index := receiverIndex(data)
+		p := e.sessions.initiating(index)
+		if s := e.sessions.session(index); p == nil && s != nil {
+			p = s.peer
+		}
+		if p != nil {
 			p.mu.Lock()
 			p.cookies.consumeReply(data)
 			p.rxBytes.Add(uint64(len(data)))
