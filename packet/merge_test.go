@@ -82,7 +82,7 @@ func TestMergerMakesOneSuperpacketOfAStream(t *testing.T) {
 				require.EqualValues(t, seg, p.Seg)
 				m.Flush()
 				whole := w.with(func(w *wire) { w.payload = fill(40*seg, 9) }).bytes()
-				at, _ := checksumAt(w.protocol)
+				at, _ := p.checksum()
 				at += len(whole) - len(p.Transport())
 				copy(p.Data[at:at+2], whole[at:]) // means nothing in a superpacket
 				require.Equal(t, whole, p.Data)
