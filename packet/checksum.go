@@ -78,31 +78,40 @@ func sumWords(b []byte, acc uint64) uint64 {
 	return acc + c
 }
 
-// fold brings a sum of little endian words down to 16 bits in network order.
-func fold(acc uint64) uint16 {
-	acc = acc>>32 + acc&0xffffffff
-	acc = acc>>32 + acc&0xffffffff
-	acc = acc>>16 + acc&0xffff
-	acc = acc>>16 + acc&0xffff
-	acc = acc>>16 + acc&0xffff
-	return bits.ReverseBytes16(uint16(acc))
+// sumHeader is sumWords of an IPv4 header without options.
+func sumHeader(h []byte) uint64 {
+	acc, c := bits.Add64(binary.LittleEndian.Uint64(h), binary.LittleEndian.Uint64(h[8:]), 0)
+	acc, c = bits.Add64(acc, uint64(binary.LittleEndian.Uint32(h[16:])), c)
+	return acc + c
 }
 
-// pseudoSum is PseudoSum of the addresses in a whole IP header.
-func pseudoSum(ip []byte, protocol uint8, length int) uint16 {
-	acc := uint64(bits.ReverseBytes16(uint16(length))) +
-		uint64(bits.ReverseBytes16(uint16(length>>16))) +
-		uint64(protocol)<<8
+// fold brings a sum of little endian words down to 16 bits in network order.
+func fold(acc uint64) uint16 {
+	s, c := bits.Add32(uint32(acc>>32), uint32(acc), 0)
+	s += c
+	s = s>>16 + s&0xffff
+	s += s >> 16
+	return bits.ReverseBytes16(uint16(s))
+}
+
+// pseudoHeader is the sum, not folded, of the pseudo header that belongs to a whole
+// IP header.
+func pseudoHeader(ip []byte, protocol uint8, length int) uint64 {
+	acc := uint64(protocol)<<8 + uint64(bits.ReverseBytes32(uint32(length)))
 	if ip[0]>>4 == 4 {
-		return fold(sumWords(ip[12:20], acc))
+		return acc + uint64(binary.LittleEndian.Uint32(ip[12:])) + uint64(binary.LittleEndian.Uint32(ip[16:]))
 	}
-	return fold(sumWords(ip[8:40], acc))
+	return sumWords(ip[8:40], acc)
 }
 
 // finishIPv4 computes the header checksum of an IPv4 header (RFC 791 section 3.1).
 func finishIPv4(header []byte) {
 	header[10], header[11] = 0, 0
-	binary.BigEndian.PutUint16(header[10:], ^Sum(header, 0))
+	acc := sumHeader(header)
+	if len(header) > ipv4Header {
+		acc = sumWords(header, 0)
+	}
+	binary.BigEndian.PutUint16(header[10:], ^fold(acc))
 }
 
 // FinishChecksum computes the transport checksum of an ordinary packet: TCP, UDP,
@@ -116,7 +125,7 @@ func (p *Packet) FinishChecksum() {
 		return
 	}
 	t[at], t[at+1] = 0, 0
-	sum := ^Sum(t, p.initialSum(len(t)))
+	sum := ^fold(sum(t, p.pseudo(len(t))))
 	if sum == 0 && p.protocol == ProtocolUDP {
 		sum = 0xffff
 	}
@@ -147,13 +156,14 @@ func (p *Packet) ChecksumOK() bool {
 	if p.protocol == ProtocolUDP && t[6]|t[7] == 0 {
 		return p.Version() == 4
 	}
-	return Sum(t, p.initialSum(len(t))) == 0xffff
+	return fold(sum(t, p.pseudo(len(t)))) == 0xffff
 }
 
 // checksum is the offset of the checksum in the transport header, or 0 for
 // protocols without one this package knows; header is how long that header is at
 // least.
 func (p *Packet) checksum() (at, header int) {
+	p.parse()
 	switch {
 	case p.protocol == ProtocolTCP:
 		return 16, 20
@@ -183,10 +193,10 @@ func (p *Packet) covered() (t []byte, at int) {
 	return t, at
 }
 
-// initialSum is what the transport checksum of length bytes begins with.
-func (p *Packet) initialSum(length int) uint16 {
+// pseudo is what the sum of a transport of length bytes begins with.
+func (p *Packet) pseudo(length int) uint64 {
 	if p.protocol == ProtocolICMP {
 		return 0
 	}
-	return pseudoSum(p.Data, p.protocol, length)
+	return pseudoHeader(p.Data, p.protocol, length)
 }

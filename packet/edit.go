@@ -65,7 +65,8 @@ func (p *Packet) edit(a netip.AddrPort, at4, at6, port int) {
 	}
 }
 
-// replace overwrites old by value, and adds the difference to a sum.
+// replace overwrites old by value, and adds the difference to a sum: the ones'
+// complement of a number is its negative.
 func replace(old, value []byte, acc uint64) uint64 {
 	acc = sumWords(value, ^sumWords(old, ^acc))
 	copy(old, value)
