@@ -27,7 +27,9 @@ type batch struct {
 	sender
 }
 
-func openSystem(p place) (transport, error) {
+func systemOpener() opener { return openBatch }
+
+func openBatch(p place) (transport, error) {
 	b := new(batch)
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if cerr := raw.Control(func(fd uintptr) { err = b.configure(int(fd), p) }); cerr != nil {

@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // modes are the ways a system can move datagrams; each must pass the same tests.
-var modes = map[string]opener{"system": openSystem, "plain": openPlain}
+var modes = map[string]opener{"system": systemOpener(), "plain": openPlain}
 
 // eachMode runs a test in every mode and family.
 func eachMode(t *testing.T, f func(t *testing.T, open opener, local netip.Addr)) {
