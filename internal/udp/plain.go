@@ -53,8 +53,7 @@ func (p *plain) write(datagram []byte, to netip.AddrPort) error {
 	return err
 }
 
-// sendEach is transport.send for a system that takes a datagram at a time. It
-// tries all of a run, whatever becomes of the others.
+// sendEach is transport.send for a system that takes a datagram at a time.
 func sendEach(ms []Message, write func(datagram []byte, to netip.AddrPort) error) (sent int, first error) {
 	for i := range ms {
 		m := &ms[i]
@@ -64,11 +63,9 @@ func sendEach(ms []Message, write func(datagram []byte, to netip.AddrPort) error
 		if seg <= 0 {
 			seg = len(data)
 		}
-		for more := true; more; more = len(data) > 0 {
+		for more := true; more && m.Err == nil; more = len(data) > 0 {
 			n := min(seg, len(data))
-			if err := write(data[:n], to); err != nil && m.Err == nil {
-				m.Err = sendError(err)
-			}
+			m.Err = sendError(write(data[:n], to))
 			data = data[n:]
 		}
 		switch {
@@ -81,8 +78,11 @@ func sendEach(ms []Message, write func(datagram []byte, to netip.AddrPort) error
 	return sent, first
 }
 
-// sendError is the errno within err, or net.ErrClosed.
+// sendError is the errno within err, or net.ErrClosed; nil for nil.
 func sendError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno

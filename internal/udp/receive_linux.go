@@ -2,7 +2,6 @@ package udp
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"os"
 	"strconv"
@@ -17,9 +16,6 @@ type mmsghdr struct {
 	hdr unix.Msghdr
 	n   uint32
 }
-
-// errTruncated marks a run that did not arrive whole.
-var errTruncated = errors.New("udp: truncated")
 
 // receiver is what recvmmsg fills: an arena of one buffer for each run, which
 // holds what receive lends, and the headers, of which each call renews those it

@@ -240,20 +240,22 @@ func (s *sender) putName(slot int, e *Endpoint) uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// scope is the index of a zone's interface; 0, which the kernel refuses where
-// it needs one, for a zone that names none.
+// noInterface is an index no interface has, so that the kernel refuses it.
+const noInterface = 1<<31 - 1
+
+// scope is the index of a zone's interface, and 0 without a zone.
 func scope(zone string) uint32 {
 	if zone == "" {
 		return 0
 	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+	if n, err := strconv.ParseUint(zone, 10, 31); err == nil {
 		return uint32(n)
 	}
 	// Asked for each time, as interfaces come and go. The zones that receive
 	// gives are numbers.
 	i, err := net.InterfaceByName(zone)
 	if err != nil {
-		return 0
+		return noInterface
 	}
 	return uint32(i.Index)
 }

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -14,6 +15,10 @@ const runs = 8
 
 // bufferSize holds any UDP datagram, and any run the kernel makes.
 const bufferSize = 1 << 16
+
+// errTruncated marks a run, from a transport to its Socket, that lacks some of
+// its bytes or of what the system knows about it.
+var errTruncated = errors.New("truncated")
 
 // A Socket receives the datagrams of one family and lane.
 type Socket struct {
@@ -124,13 +129,13 @@ func stretch(run []byte, seg int) (n int, ours bool) {
 	if seg <= 0 || seg > len(run) {
 		seg = len(run)
 	}
-	ours = wireguard(run)
+	ours = wireguard(run[:seg])
 	for n = seg; n < len(run); n += seg {
-		if wireguard(run[n:]) != ours {
+		if wireguard(run[n:min(n+seg, len(run))]) != ours {
 			return n, ours
 		}
 	}
-	return min(n, len(run)), ours
+	return len(run), ours
 }
 
 // wireguard reports whether a datagram begins with a WireGuard message type and

@@ -34,7 +34,8 @@ type Message struct {
 	// ECN is the two bits of explicit congestion notification of the outer
 	// headers (RFC 3168 section 5). Sent where Capabilities.ECN holds.
 	ECN byte
-	// Err is set by Send: nil, or why some of the datagrams were not sent.
+	// Err is set by Send: nil, or why a datagram was not sent, and with it the
+	// rest of the run.
 	Err error
 }
 
