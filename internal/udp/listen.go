@@ -11,7 +11,7 @@ import (
 // When the port belongs to someone else the error is a *PortError. On any error
 // nothing is left open.
 func Listen(cfg Config) (*Conn, error) {
-	return listen(cfg, openSystem)
+	return listen(cfg, systemOpener())
 }
 
 // A PortError says that the port asked for is taken. It is syscall.EADDRINUSE on
@@ -72,7 +72,12 @@ func listen(cfg Config, open opener) (*Conn, error) {
 }
 
 func listenOnce(cfg Config, open opener) (_ *Conn, err error) {
-	c := &Conn{port: cfg.Port, lanes: make([]lane, cfg.Lanes), hook: cfg.Hook}
+	c := &Conn{
+		port:   cfg.Port,
+		lanes:  make([]lane, cfg.Lanes),
+		hook:   cfg.Hook,
+		closed: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			c.Close()

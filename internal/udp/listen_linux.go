@@ -23,11 +23,13 @@ type batch struct {
 	raw  syscall.RawConn
 	caps Capabilities // but for GSO, which is in gso
 	gso  atomic.Bool
-	receiver
-	sender
+	rx   receiver
+	tx   sender
 }
 
-func openSystem(p place) (transport, error) {
+func systemOpener() opener { return openBatch }
+
+func openBatch(p place) (transport, error) {
 	b := new(batch)
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if cerr := raw.Control(func(fd uintptr) { err = b.configure(int(fd), p) }); cerr != nil {
@@ -47,8 +49,8 @@ func openSystem(p place) (transport, error) {
 		b.conn.Close()
 		return nil, err
 	}
-	b.receiver.init()
-	b.sender.init(b, p.v6)
+	b.rx.init()
+	b.tx.init(b, p.v6)
 	return b, nil
 }
 
@@ -110,8 +112,8 @@ func (b *batch) capabilities() Capabilities {
 
 func (b *batch) port() uint16 { return uint16(b.conn.LocalAddr().(*net.UDPAddr).Port) }
 
-func (b *batch) receive(ms []Message) (int, error) { return b.receiver.receive(b.raw, ms) }
+func (b *batch) receive(ms []Message) (int, error) { return b.rx.receive(b.raw, ms) }
 
-func (b *batch) send(ms []Message) (int, error) { return b.sender.send(ms) }
+func (b *batch) send(ms []Message) (int, error) { return b.tx.send(ms) }
 
 func (b *batch) close() error { return b.conn.Close() }

@@ -46,44 +46,43 @@ func (p *plain) receive(ms []Message) (int, error) {
 	return 1, nil
 }
 
-func (p *plain) send(ms []Message) (sent int, err error) {
-	for i := range ms {
-		m := &ms[i]
-		if m.Err = p.sendRun(m); m.Err == nil {
-			sent++
-			continue
-		}
-		if err == nil {
-			err = m.Err
-		}
-		if m.Err == net.ErrClosed {
-			fail(ms[i:], m.Err)
-			break
-		}
-	}
-	return sent, err
-}
+func (p *plain) send(ms []Message) (int, error) { return sendEach(ms, p.write) }
 
-// sendRun tries every datagram of a run, and returns the first error.
-func (p *plain) sendRun(m *Message) (err error) {
-	to := m.Endpoint.AddrPort()
-	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	data, seg := m.Data, m.Seg
-	if seg <= 0 {
-		seg = len(data)
-	}
-	for first := true; first || len(data) > 0; first = false {
-		n := min(seg, len(data))
-		if _, _, e := p.conn.WriteMsgUDPAddrPort(data[:n], nil, to); e != nil && err == nil {
-			err = sendError(e)
-		}
-		data = data[n:]
-	}
+func (p *plain) write(datagram []byte, to netip.AddrPort) error {
+	_, _, err := p.conn.WriteMsgUDPAddrPort(datagram, nil, to)
 	return err
 }
 
-// sendError is the errno within err, or net.ErrClosed.
+// sendEach is transport.send for a system that takes a datagram at a time.
+func sendEach(ms []Message, write func(datagram []byte, to netip.AddrPort) error) (sent int, first error) {
+	for i := range ms {
+		m := &ms[i]
+		m.Err = nil
+		to := netip.AddrPortFrom(m.Endpoint.Addr.Addr().Unmap(), m.Endpoint.Addr.Port())
+		data, seg := m.Data, m.Seg
+		if seg <= 0 {
+			seg = len(data)
+		}
+		for more := true; more && m.Err == nil; more = len(data) > 0 {
+			n := min(seg, len(data))
+			m.Err = sendError(write(data[:n], to))
+			data = data[n:]
+		}
+		switch {
+		case m.Err == nil:
+			sent++
+		case first == nil:
+			first = m.Err
+		}
+	}
+	return sent, first
+}
+
+// sendError is the errno within err, or net.ErrClosed; nil for nil.
 func sendError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno

@@ -2,9 +2,9 @@ package udp
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -16,9 +16,6 @@ type mmsghdr struct {
 	hdr unix.Msghdr
 	n   uint32
 }
-
-// errTruncated marks a run that did not arrive whole.
-var errTruncated = errors.New("udp: truncated")
 
 // receiver is what recvmmsg fills: an arena of one buffer for each run, which
 // holds what receive lends, and the headers, of which each call renews those it
@@ -115,10 +112,11 @@ func (r *receiver) message(i int, m *Message) {
 		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
 		m.Endpoint.Addr = netip.AddrPortFrom(netip.AddrFrom4(name.Addr), bigEndian(&name.Port))
 	case unix.AF_INET6:
-		m.Endpoint.Addr = netip.AddrPortFrom(netip.AddrFrom16(name.Addr), bigEndian(&name.Port))
-		if name.Scope_id != 0 {
-			m.Endpoint.Interface = int32(name.Scope_id)
+		addr := netip.AddrFrom16(name.Addr)
+		if name.Scope_id != 0 { // of link-local addresses
+			addr = addr.WithZone(strconv.FormatUint(uint64(name.Scope_id), 10))
 		}
+		m.Endpoint.Addr = netip.AddrPortFrom(addr, bigEndian(&name.Port))
 	}
 	// Without its control data a run cannot be told from one datagram.
 	if h.hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {

@@ -123,10 +123,7 @@ func (s *sender) trySend(fd uintptr) bool {
 			// say EINVAL: offload does not fragment, a plain send does.
 			s.whole = s.i
 		case isStale(errno) && hasSource(e):
-			e.Src = netip.Addr{}
-			if !isLinkLocal(e) {
-				e.Interface = 0
-			}
+			e.Src, e.Interface = netip.Addr{}, 0
 			s.whole = -1 // EINVAL may have come from the source
 		default:
 			s.fail(errno)
@@ -145,16 +142,8 @@ func isStale(errno syscall.Errno) bool {
 	return false
 }
 
-// hasSource reports whether e asks for more than the system's own choice. The
-// interface of a link-local destination is part of its address.
-func hasSource(e *Endpoint) bool {
-	return e.Src.IsValid() || e.Interface != 0 && !isLinkLocal(e)
-}
-
-func isLinkLocal(e *Endpoint) bool {
-	a := e.Addr.Addr()
-	return a.Is6() && a.IsLinkLocalUnicast()
-}
+// hasSource reports whether e asks for other than the system's own choice.
+func hasSource(e *Endpoint) bool { return e.Src.IsValid() || e.Interface != 0 }
 
 // fill makes headers for what comes next, as many as there is room for.
 func (s *sender) fill() (n int) {
@@ -247,28 +236,26 @@ func (s *sender) putName(slot int, e *Endpoint) uint32 {
 	name.Flowinfo = 0
 	putPort(&name.Port, e.Addr.Port())
 	name.Addr = a.As16()
-	name.Scope_id = scope(e)
+	name.Scope_id = scope(a.Zone())
 	return unix.SizeofSockaddrInet6
 }
 
-// scope is the zone of a link-local destination. One that names no interface is
-// 0, which the kernel refuses.
-func scope(e *Endpoint) uint32 {
-	if !isLinkLocal(e) {
+// noInterface is an index no interface has, so that the kernel refuses it.
+const noInterface = 1<<31 - 1
+
+// scope is the index of a zone's interface, and 0 without a zone.
+func scope(zone string) uint32 {
+	if zone == "" {
 		return 0
 	}
-	zone := e.Addr.Addr().Zone()
-	if zone == "" {
-		return uint32(e.Interface)
-	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+	if n, err := strconv.ParseUint(zone, 10, 31); err == nil {
 		return uint32(n)
 	}
-	// Asked for each time, as interfaces come and go; an endpoint learned from
-	// a datagram has no name in it.
+	// Asked for each time, as interfaces come and go. The zones that receive
+	// gives are numbers.
 	i, err := net.InterfaceByName(zone)
 	if err != nil {
-		return 0
+		return noInterface
 	}
 	return uint32(i.Index)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,22 +13,13 @@ import (
 // or where one goes and the local address it leaves from. It is comparable, and
 // an Endpoint received is right for sending back.
 type Endpoint struct {
-	// Addr is the far end. An IPv4 address is never mapped into IPv6.
+	// Addr is the far end. An IPv4 address is never mapped into IPv6; a
+	// link-local one has its interface's index or name as its zone.
 	Addr netip.AddrPort
 	// Src is the local address. When zero, the system chooses.
 	Src netip.Addr
-	// Interface is the index of the local interface; 0: any. For a link-local
-	// Addr it is the zone, in place of a name in Addr.
+	// Interface is the index of the local interface. When zero, the system chooses.
 	Interface int32
-}
-
-// AddrPort is Addr with the interface's index as the zone of a link-local
-// address, which makes it complete: fit for a person, a file, or another Endpoint.
-func (e Endpoint) AddrPort() netip.AddrPort {
-	if a := e.Addr.Addr(); e.Interface != 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
-		return netip.AddrPortFrom(a.WithZone(strconv.Itoa(int(e.Interface))), e.Addr.Port())
-	}
-	return e.Addr
 }
 
 // A Message is a run of datagrams to or from one endpoint.
@@ -44,7 +34,8 @@ type Message struct {
 	// ECN is the two bits of explicit congestion notification of the outer
 	// headers (RFC 3168 section 5). Sent where Capabilities.ECN holds.
 	ECN byte
-	// Err is set by Send: nil, or why some of the datagrams were not sent.
+	// Err is set by Send: nil, or why a datagram was not sent, and with it the
+	// rest of the run.
 	Err error
 }
 
@@ -90,6 +81,7 @@ type Conn struct {
 	foreign   atomic.Uint64
 	truncated atomic.Uint64
 
+	closed   chan struct{}
 	once     sync.Once
 	closeErr error
 }
@@ -220,6 +212,7 @@ func (c *Conn) Stats() Stats {
 // is under way and the port is free. It is idempotent.
 func (c *Conn) Close() error {
 	c.once.Do(func() {
+		close(c.closed)
 		var errs []error
 		for _, s := range c.sockets {
 			errs = append(errs, s.t.close())
