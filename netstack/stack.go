@@ -72,6 +72,8 @@ type Stack struct {
 	closed bool          // under life
 	done   chan struct{} // closed when Close has ended
 
+	changing sync.Mutex // held by SetAddrs, in front of mu
+
 	// mu protects what follows.
 	mu      sync.Mutex
 	addrs   []netip.Prefix
@@ -146,8 +148,26 @@ func (s *Stack) setUp(config Config) error {
 // Device is the stack's lower end. Closing it is closing the stack.
 func (s *Stack) Device() packet.Device { return &s.device }
 
-// MTU is the largest packet the stack sends, in bytes.
-func (s *Stack) MTU() int { return s.mtu }
+// Stats are counts since the stack was made.
+type Stats struct {
+	// Dropped is how many outbound packets were lost because the reader of the
+	// device was too slow.
+	Dropped uint64
+	// Retransmits is how many TCP segments were sent again.
+	Retransmits uint64
+	// BadChecksums is how many inbound packets had a wrong transport checksum.
+	BadChecksums uint64
+}
+
+// Stats returns the counts.
+func (s *Stack) Stats() Stats {
+	counts := s.ip.Stats()
+	return Stats{
+		Dropped:      s.device.queue.dropped.Load(),
+		Retransmits:  counts.TCP.Retransmits.Value(),
+		BadChecksums: counts.TCP.ChecksumErrors.Value() + counts.UDP.ChecksumErrors.Value(),
+	}
+}
 
 // Close ends the stack: connections are reset, every call that waits returns an
 // error that is net.ErrClosed, and so does the device's ReadBatch. It is
