@@ -3,8 +3,10 @@ package netstack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -75,10 +77,11 @@ type Stack struct {
 	changing sync.Mutex // held by SetAddrs, in front of mu
 
 	// mu protects what follows.
-	mu      sync.Mutex
-	addrs   []netip.Prefix
-	routes  []netip.Prefix // nil: everything
-	sockets map[socket]struct{}
+	mu        sync.Mutex
+	addrs     []netip.Prefix
+	routes    []netip.Prefix // nil: everything
+	listeners map[*tcpListener]struct{}
+	sockets   map[socket]struct{} // all others
 }
 
 // A socket is what the Stack has to end when it closes.
@@ -99,10 +102,11 @@ func New(config Config) (*Stack, error) {
 		return nil, fmt.Errorf("netstack: MTU %d is not between %d and %d", config.MTU, minMTU, packet.MaxSize)
 	}
 	s := &Stack{
-		name:    config.Name,
-		mtu:     config.MTU,
-		done:    make(chan struct{}),
-		sockets: make(map[socket]struct{}),
+		name:      config.Name,
+		mtu:       config.MTU,
+		done:      make(chan struct{}),
+		listeners: make(map[*tcpListener]struct{}),
+		sockets:   make(map[socket]struct{}),
 	}
 	s.ip = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -185,10 +189,12 @@ func (s *Stack) Close() error {
 	// TCP's own goroutines and timers.
 
 	s.mu.Lock()
-	sockets := s.sockets
-	s.sockets = nil
+	listeners, sockets := slices.Collect(maps.Keys(s.listeners)), slices.Collect(maps.Keys(s.sockets))
 	s.mu.Unlock()
-	for k := range sockets {
+	for _, l := range listeners {
+		l.Close()
+	}
+	for _, k := range sockets {
 		k.abort()
 	}
 	// Close ends the endpoints it sees and tells TCP's goroutines to end. One that
