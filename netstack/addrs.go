@@ -18,51 +18,72 @@ func (s *Stack) Addrs() []netip.Prefix {
 }
 
 // SetAddrs makes addrs the stack's addresses, all of them and no others. Nothing
-// happens to the connections of addresses that stay; those of an address that
-// goes end with an error.
+// happens to the connections of addresses that stay; TCP connections of an
+// address that goes are reset. On an error nothing has changed.
 func (s *Stack) SetAddrs(addrs []netip.Prefix) error {
-	want := make([]netip.Prefix, 0, len(addrs))
-	for _, p := range addrs {
+	for i, p := range addrs {
 		if err := s.checkAddr(p); err != nil {
 			return err
 		}
-		for _, q := range want {
-			if p.Addr() == q.Addr() {
-				return fmt.Errorf("netstack: address %s is listed twice", p.Addr())
-			}
+		if hasAddr(addrs[:i], p.Addr()) {
+			return fmt.Errorf("netstack: address %s is listed twice", p.Addr())
 		}
-		want = append(want, p)
 	}
 	if !s.enter() {
 		return errStackClosed
 	}
 	defer s.leave()
-
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	have := s.Addrs()
+	for i, p := range addrs {
+		if hasAddr(have, p.Addr()) {
+			continue
+		}
+		if err := s.addAddr(p.Addr()); err != nil {
+			for _, q := range addrs[:i] {
+				if !hasAddr(have, q.Addr()) {
+					s.ip.RemoveAddress(nicID, toAddress(q.Addr()))
+				}
+			}
+			return fmt.Errorf("netstack: adding address %s: %s", p.Addr(), err)
+		}
+	}
+	for _, p := range have {
+		if !hasAddr(addrs, p.Addr()) {
+			s.resetConnsOf(p.Addr())
+			s.ip.RemoveAddress(nicID, toAddress(p.Addr())) // fails only if it were not there
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range want {
-		if !hasAddr(s.addrs, p.Addr()) {
-			// The full length keeps gVisor from taking an address of the prefix for a
-			// broadcast: there is none on an overlay.
-			if err := s.ip.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
-				Protocol:          protocolOf(p.Addr()),
-				AddressWithPrefix: toAddress(p.Addr()).WithPrefix(),
-			}, stack.AddressProperties{}); err != nil {
-				return fmt.Errorf("netstack: adding address %s: %s", p.Addr(), err)
-			}
-			s.addrs = append(s.addrs, p)
-		}
-	}
-	for _, p := range s.addrs {
-		if !hasAddr(want, p.Addr()) {
-			if err := s.ip.RemoveAddress(nicID, toAddress(p.Addr())); err != nil {
-				return fmt.Errorf("netstack: removing address %s: %s", p.Addr(), err)
-			}
-		}
-	}
-	s.addrs = want
-	s.setRoutesLocked()
+	s.addrs = slices.Clone(addrs)
+	s.installRoutes()
 	return nil
+}
+
+func (s *Stack) addAddr(a netip.Addr) tcpip.Error {
+	// Prefixes of the full length keep gVisor from taking an address for the
+	// broadcast of another's prefix: there are none on an overlay.
+	return s.ip.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+		Protocol:          protocolOf(a),
+		AddressWithPrefix: toAddress(a).WithPrefix(),
+	}, stack.AddressProperties{})
+}
+
+// resetConnsOf ends the TCP connections of local address a.
+func (s *Stack) resetConnsOf(a netip.Addr) {
+	var gone []tcpip.Endpoint
+	s.mu.Lock()
+	for k := range s.sockets {
+		if c, ok := k.(*tcpConn); ok && c.local.AddrPort().Addr().Unmap() == a {
+			gone = append(gone, c.ep)
+		}
+	}
+	s.mu.Unlock()
+	for _, ep := range gone {
+		ep.Abort()
+	}
 }
 
 func (s *Stack) checkAddr(p netip.Prefix) error {
@@ -98,12 +119,13 @@ func (s *Stack) SetRoutes(routes []netip.Prefix) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.routes = slices.Clone(routes)
-	s.setRoutesLocked()
+	s.installRoutes()
 	return nil
 }
 
-// setRoutesLocked installs the routes; the caller holds mu.
-func (s *Stack) setRoutesLocked() {
+// installRoutes makes gVisor's routes those of addrs and routes; the caller holds
+// mu.
+func (s *Stack) installRoutes() {
 	var table []tcpip.Route
 	add := func(p netip.Prefix) {
 		table = append(table, tcpip.Route{Destination: toSubnet(p), NIC: nicID})

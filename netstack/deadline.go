@@ -15,6 +15,7 @@ type deadline struct {
 
 	mu    sync.Mutex
 	timer *time.Timer
+	moves int           // counts the calls of set
 	done  chan struct{} // closed when state is not running
 }
 
@@ -48,17 +49,17 @@ func (d *deadline) wait() <-chan struct{} {
 func (d *deadline) set(t time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.state.Load() == closed {
-		return net.ErrClosed
-	}
+	d.moves++
 	if d.timer != nil {
-		d.timer.Stop() // if too late, it finds another done than its own
+		d.timer.Stop() // when it is too late for that, it finds that the deadline has moved
 		d.timer = nil
 	}
-	if d.state.Load() == expired || !t.IsZero() {
-		// Those who wait on the old channel look again when their socket is ready or
-		// the channel is closed, so they have to be woken to see the new one.
-		d.renew()
+	switch d.state.Load() {
+	case closed:
+		return net.ErrClosed
+	case expired:
+		d.done = make(chan struct{})
+		d.state.Store(running)
 	}
 	if t.IsZero() {
 		return nil
@@ -68,24 +69,15 @@ func (d *deadline) set(t time.Time) error {
 		d.end(expired)
 		return nil
 	}
-	done := d.done
+	move := d.moves
 	d.timer = time.AfterFunc(wait, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.done == done && d.state.Load() == running {
+		if d.moves == move && d.state.Load() == running {
 			d.end(expired)
 		}
 	})
 	return nil
-}
-
-// renew starts afresh; the caller holds mu.
-func (d *deadline) renew() {
-	if d.state.Load() == running {
-		close(d.done)
-	}
-	d.done = make(chan struct{})
-	d.state.Store(running)
 }
 
 // end closes done; the caller holds mu, and state is running.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -43,45 +42,79 @@ func (s *Stack) listen(network, address string) (*tcpListener, net.Addr, error) 
 	}
 	defer s.leave()
 	l := &tcpListener{s: s, network: network}
-	ep, terr := s.bind(tcp.ProtocolNumber, network, local, &l.queue)
-	if terr != nil {
-		return nil, addr, sysError("bind", terr)
+	if err := l.bind(local); err != nil {
+		return nil, addr, sysError("bind", err)
 	}
-	l.ep = ep
-	if terr := ep.Listen(backlog); terr != nil {
-		ep.Close()
-		return nil, addr, sysError("listen", terr)
+	if err := l.ep.Listen(backlog); err != nil {
+		l.Close()
+		return nil, addr, sysError("listen", err)
 	}
-	bound, terr := ep.GetLocalAddress()
-	if terr != nil {
-		ep.Close()
-		return nil, addr, sysError("getsockname", terr)
-	}
-	l.addr = net.TCPAddrFromAddrPort(fromFull(bound, local.Addr()))
-	l.in.init(&l.queue, waiter.ReadableEvents)
-	s.track(l)
 	return l, addr, nil
 }
 
-// bind makes an endpoint that is bound to local; the caller is between enter and
-// leave.
-func (s *Stack) bind(transport tcpip.TransportProtocolNumber, network string, local netip.AddrPort, queue *waiter.Queue) (tcpip.Endpoint, tcpip.Error) {
-	protocol := header.IPv6ProtocolNumber
-	if local.Addr().Is4() {
-		protocol = header.IPv4ProtocolNumber
+// bind takes local, or a free port of local's address if local's is 0.
+func (l *tcpListener) bind(local netip.AddrPort) tcpip.Error {
+	if local.Port() != 0 {
+		return l.bindPort(local)
 	}
-	ep, err := s.ip.NewEndpoint(transport, protocol, queue)
+	_, err := l.s.ip.PickEphemeralPort(l.s.ip.SecureRNG(), func(port uint16) (bool, tcpip.Error) {
+		err := l.bindPort(netip.AddrPortFrom(local.Addr(), port))
+		if _, used := err.(*tcpip.ErrPortInUse); used {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	return err
+}
+
+func (l *tcpListener) bindPort(local netip.AddrPort) tcpip.Error {
+	l.addr = net.TCPAddrFromAddrPort(local)
+	l.local = local
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	for other := range l.s.listeners {
+		if l.overlaps(other) {
+			return &tcpip.ErrPortInUse{}
+		}
+	}
+	ep, err := l.s.newEndpoint(tcp.ProtocolNumber, l.network, local, &l.queue)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if protocol == header.IPv6ProtocolNumber {
-		ep.SocketOptions().SetV6Only(!dualStack(network, local))
-	}
+	// A port is free again although connections of the last listener linger, as
+	// with package net. That two listeners do not share it is checked above, for
+	// gVisor then allows one on the unspecified address beside one on another.
+	ep.SocketOptions().SetReuseAddress(true)
 	if err := ep.Bind(toFull(local)); err != nil {
 		ep.Close()
-		return nil, err
+		return err
 	}
-	return ep, nil
+	l.ep = ep
+	l.in.init(&l.queue, waiter.ReadableEvents)
+	l.s.listeners[l] = struct{}{}
+	return nil
+}
+
+// overlaps reports whether a connection could be meant for both.
+func (l *tcpListener) overlaps(m *tcpListener) bool {
+	a, b := l.local.Addr(), m.local.Addr()
+	switch {
+	case l.local.Port() != m.local.Port():
+		return false
+	case a.Is4() == b.Is4():
+		return a == b || a.IsUnspecified() || b.IsUnspecified()
+	}
+	return dualStack(l.network, l.local) || dualStack(m.network, m.local)
+}
+
+// newEndpoint makes an endpoint that may be bound to local; the caller is between
+// enter and leave.
+func (s *Stack) newEndpoint(transport tcpip.TransportProtocolNumber, network string, local netip.AddrPort, queue *waiter.Queue) (tcpip.Endpoint, tcpip.Error) {
+	ep, err := s.ip.NewEndpoint(transport, protocolOf(local.Addr()), queue)
+	if err == nil && local.Addr().Is6() {
+		ep.SocketOptions().SetV6Only(!dualStack(network, local))
+	}
+	return ep, err
 }
 
 // A tcpListener is a net.Listener with the methods of a *net.TCPListener.
@@ -90,6 +123,7 @@ type tcpListener struct {
 	network string
 	ep      tcpip.Endpoint
 	queue   waiter.Queue
+	local   netip.AddrPort
 	addr    *net.TCPAddr
 	closing sync.Once
 	in      side
@@ -152,14 +186,13 @@ func (l *tcpListener) Close() error {
 	l.closing.Do(func() {
 		l.in.close(&l.queue)
 		l.ep.Close()
-		l.s.forget(l)
+		l.s.mu.Lock()
+		delete(l.s.listeners, l)
+		l.s.mu.Unlock()
 		err = nil
 	})
 	return err
 }
-
-// abort implements socket.
-func (l *tcpListener) abort() { l.Close() }
 
 // Addr implements net.Listener.
 func (l *tcpListener) Addr() net.Addr { return l.addr }

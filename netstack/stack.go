@@ -3,8 +3,10 @@ package netstack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -72,11 +74,14 @@ type Stack struct {
 	closed bool          // under life
 	done   chan struct{} // closed when Close has ended
 
+	changing sync.Mutex // held by SetAddrs, in front of mu
+
 	// mu protects what follows.
-	mu      sync.Mutex
-	addrs   []netip.Prefix
-	routes  []netip.Prefix // nil: everything
-	sockets map[socket]struct{}
+	mu        sync.Mutex
+	addrs     []netip.Prefix
+	routes    []netip.Prefix // nil: everything
+	listeners map[*tcpListener]struct{}
+	sockets   map[socket]struct{} // all others
 }
 
 // A socket is what the Stack has to end when it closes.
@@ -97,10 +102,11 @@ func New(config Config) (*Stack, error) {
 		return nil, fmt.Errorf("netstack: MTU %d is not between %d and %d", config.MTU, minMTU, packet.MaxSize)
 	}
 	s := &Stack{
-		name:    config.Name,
-		mtu:     config.MTU,
-		done:    make(chan struct{}),
-		sockets: make(map[socket]struct{}),
+		name:      config.Name,
+		mtu:       config.MTU,
+		done:      make(chan struct{}),
+		listeners: make(map[*tcpListener]struct{}),
+		sockets:   make(map[socket]struct{}),
 	}
 	s.ip = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -146,8 +152,26 @@ func (s *Stack) setUp(config Config) error {
 // Device is the stack's lower end. Closing it is closing the stack.
 func (s *Stack) Device() packet.Device { return &s.device }
 
-// MTU is the largest packet the stack sends, in bytes.
-func (s *Stack) MTU() int { return s.mtu }
+// Stats are counts since the stack was made.
+type Stats struct {
+	// Dropped is how many outbound packets were lost because the reader of the
+	// device was too slow.
+	Dropped uint64
+	// Retransmits is how many TCP segments were sent again.
+	Retransmits uint64
+	// BadChecksums is how many inbound packets had a wrong transport checksum.
+	BadChecksums uint64
+}
+
+// Stats returns the counts.
+func (s *Stack) Stats() Stats {
+	counts := s.ip.Stats()
+	return Stats{
+		Dropped:      s.device.queue.dropped.Load(),
+		Retransmits:  counts.TCP.Retransmits.Value(),
+		BadChecksums: counts.TCP.ChecksumErrors.Value() + counts.UDP.ChecksumErrors.Value(),
+	}
+}
 
 // Close ends the stack: connections are reset, every call that waits returns an
 // error that is net.ErrClosed, and so does the device's ReadBatch. It is
@@ -165,10 +189,12 @@ func (s *Stack) Close() error {
 	// TCP's own goroutines and timers.
 
 	s.mu.Lock()
-	sockets := s.sockets
-	s.sockets = nil
+	listeners, sockets := slices.Collect(maps.Keys(s.listeners)), slices.Collect(maps.Keys(s.sockets))
 	s.mu.Unlock()
-	for k := range sockets {
+	for _, l := range listeners {
+		l.Close()
+	}
+	for _, k := range sockets {
 		k.abort()
 	}
 	// Close ends the endpoints it sees and tells TCP's goroutines to end. One that

@@ -1,15 +1,9 @@
 package netstack
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"testing"
 
-	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 )
 
@@ -35,31 +29,4 @@ func TestTCPConnIsANetConn(t *testing.T) {
 			})
 		}
 	}
-}
-
-func TestHTTPWorksUnchanged(t *testing.T) {
-	a, b := newPair(t)
-	l, err := b.Listen("tcp", ":80")
-	require.NoError(t, err)
-	body := make([]byte, 4<<20)
-	rand.Read(body)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Write(body)
-	})}
-	served := make(chan error)
-	go func() { served <- server.Serve(l) }()
-	transport := &http.Transport{DialContext: a.DialContext}
-	client := &http.Client{Transport: transport}
-	for _, host := range []string{addrB4.Addr().String(), "[" + addrB6.Addr().String() + "]"} {
-		resp, err := client.Get("http://" + host + "/")
-		require.NoError(t, err)
-		hash := sha256.New()
-		_, err = io.Copy(hash, resp.Body)
-		require.NoError(t, err)
-		resp.Body.Close()
-		require.Equal(t, fmt.Sprintf("%x", sha256.Sum256(body)), fmt.Sprintf("%x", hash.Sum(nil)))
-	}
-	transport.CloseIdleConnections()
-	require.NoError(t, server.Shutdown(testContext(t)))
-	require.ErrorIs(t, <-served, http.ErrServerClosed)
 }

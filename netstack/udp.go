@@ -45,9 +45,13 @@ func (s *Stack) listenUDP(network, address string) (*udpConn, net.Addr, error) {
 	}
 	defer s.leave()
 	c := &udpConn{s: s, network: network}
-	ep, terr := s.bind(udp.ProtocolNumber, network, local, &c.queue)
+	ep, terr := s.newEndpoint(udp.ProtocolNumber, network, local, &c.queue)
 	if terr != nil {
-		return nil, addr, sysError("bind", terr)
+		return nil, addr, sysError("socket", terr)
+	}
+	if err := ep.Bind(toFull(local)); err != nil {
+		ep.Close()
+		return nil, addr, sysError("bind", err)
 	}
 	if err := c.start(ep, local.Addr()); err != nil {
 		return nil, addr, err
