@@ -15,6 +15,7 @@ const (
 	BadChecksum                    // header or transport checksum is wrong
 	Filtered                       // refused by policy
 	DeviceFull                     // the receiving device had no room
+	DeviceDown                     // the receiving device is set down
 	SendFailed                     // the socket refused the datagram
 	NoReply                        // a packet that must not be answered was to be
 	Unauthentic                    // the datagram failed authentication
@@ -29,7 +30,8 @@ const (
 var reasonNames = [numReasons]string{
 	"none", "malformed", "no_peer", "not_allowed", "no_endpoint", "no_session",
 	"too_big", "hop_limit", "bad_checksum", "filtered", "device_full",
-	"send_failed", "no_reply", "unauthentic", "replayed", "unknown_index", "expired", "congested", "overloaded",
+	"device_down", "send_failed", "no_reply", "unauthentic", "replayed", "unknown_index",
+	"expired", "congested", "overloaded",
 }
 
 // NumReasons is one more than the largest Reason.
