@@ -11,7 +11,7 @@ import (
 type Engine uint8
 
 const (
-	EngineDefault     Engine = iota // the best of this version
+	EngineDefault     Engine = iota // our own: each batch runs to completion
 	EngineWireGuardGo               // golang.zx2c4.com/wireguard/device
 )
 
@@ -52,7 +52,13 @@ type engine interface {
 
 func newEngine(kind Engine, cfg wireguard.Config) (engine, error) {
 	switch kind {
-	case EngineDefault, EngineWireGuardGo:
+	case EngineDefault:
+		e, err := wireguard.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	case EngineWireGuardGo:
 		return newWireGuardGo(cfg)
 	}
 	return nil, &ConfigError{Field: "Engine", Value: kind.String(), Err: errUnknownEngine}
