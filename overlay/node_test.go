@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // engines are those every test of behaviour judges.
-var engines = []overlay.Engine{overlay.EngineWireGuardGo}
+var engines = []overlay.Engine{overlay.EngineDefault, overlay.EngineWireGuardGo}
 
 func eachEngine(t *testing.T, test func(t *testing.T, engine overlay.Engine)) {
 	for _, engine := range engines {
