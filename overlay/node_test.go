@@ -104,6 +104,9 @@ func (s *side) send(t testing.TB, to *side, six bool, payload string) []byte {
 	return p
 }
 
+// udp is a datagram to another side.
+func (s *side) udp(to *side) []byte { return testnet.UDP(s.addr(false), to.addr(false), make([]byte, 1000)) }
+
 // take waits for the next packet s delivers to its device.
 func (s *side) take(t testing.TB) []byte {
 	t.Helper()
