@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // engines are those every test of behaviour judges.
-var engines = []overlay.Engine{overlay.EngineWireGuardGo}
+var engines = []overlay.Engine{overlay.EngineDefault, overlay.EngineWireGuardGo}
 
 func eachEngine(t *testing.T, test func(t *testing.T, engine overlay.Engine)) {
 	for _, engine := range engines {
@@ -103,6 +103,9 @@ func (s *side) send(t testing.TB, to *side, six bool, payload string) []byte {
 	require.True(t, s.dev.Put(0, p, 0))
 	return p
 }
+
+// udp is a datagram to another side.
+func (s *side) udp(to *side) []byte { return testnet.UDP(s.addr(false), to.addr(false), make([]byte, 1000)) }
 
 // take waits for the next packet s delivers to its device.
 func (s *side) take(t testing.TB) []byte {

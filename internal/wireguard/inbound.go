@@ -153,13 +153,17 @@ func (in *inbound) open(datagram []byte, m *udp.Message) {
 		in.sender.tally.drop(packet.Congested, 1)
 		return
 	}
-	in.accept(p, len(plain))
+	in.accept(p, plain)
 }
 
 // accept adds the packet just opened to the batch if its sender may use its
 // source address.
-func (in *inbound) accept(p *peer, size int) {
-	pk, merged := in.merger.Commit(size)
+func (in *inbound) accept(p *peer, plain []byte) {
+	var unpadded packet.Packet
+	unpadded.Set(plain, 0)
+	unpadded.Trim()
+	size := len(unpadded.Data) // asked before Commit, which may write a run's header over it
+	pk, merged := in.merger.Commit(len(plain))
 	if pk == nil {
 		in.sender.tally.drop(packet.Malformed, 1)
 		return
