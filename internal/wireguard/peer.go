@@ -202,7 +202,7 @@ func (p *peer) status() PeerStatus {
 	st.PublicKey = p.key
 	st.Keepalive = time.Duration(p.keepalive.Load())
 	if known := p.endpoint.Load(); known != nil {
-		st.Endpoint = known.AddrPort()
+		st.Endpoint = known.Addr
 	}
 	if at := p.lastHandshake.Load(); at != 0 {
 		st.LastHandshake = time.Unix(0, at)
