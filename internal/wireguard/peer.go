@@ -106,8 +106,7 @@ func (p *peer) forgetSource() {
 	}
 }
 
-// adopt puts a new session, which is established, in its place. Call with mu
-// held.
+// adopt puts a new, established session in its place. Call with mu held.
 func (p *peer) adopt(s *session) {
 	retire := p.engine.retire
 	if s.initiator {
