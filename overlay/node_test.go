@@ -170,3 +170,22 @@ func TestTwoNodesExchangePackets(t *testing.T) {
 		require.Equal(t, uint64(20+8+8+40+8+8), st.RxBytes)
 	})
 }
+
+func TestTheAnswerToTheFirstPacketArrives(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, engine overlay.Engine) {
+		rounds := 100
+		if engine == overlay.EngineWireGuardGo {
+			rounds = 5
+		}
+		for range rounds {
+			a, b := newPair(t, engine)
+			want := a.send(t, b, false, "the first packet")
+			require.Equal(t, want, b.take(t))
+			want = b.send(t, a, false, "its answer, at once")
+			require.Equal(t, want, a.take(t))
+			require.NoError(t, a.Close())
+			require.NoError(t, b.Close())
+		}
+	})
+}

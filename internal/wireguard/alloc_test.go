@@ -77,6 +77,7 @@ func handEngine(t testing.TB, stages packet.Chain) (*Engine, *keepTransport, net
 	require.NoError(t, err)
 	s.remote = s.local
 	p.mu.Lock()
+	e.sessions.establish(s)
 	p.adopt(s)
 	p.mu.Unlock()
 	t.Cleanup(func() { p.stopTimer() })

@@ -138,6 +138,7 @@ func (e *Engine) answerInitiation(m *handshakeMessage, data []byte) bool {
 		e.config.Logger.Error("cannot make a session", "peer", p.name(), "error", err)
 		return true
 	}
+	e.sessions.establish(s)
 	p.adopt(s)
 	p.wake(now + int64(forgetKeysAfter))
 	p.cookies.addMACs(response[:])
@@ -177,7 +178,9 @@ func (e *Engine) answerResponse(m *handshakeMessage, data []byte, w *sender) boo
 	p.handshakeComplete()
 
 	// The responder may only send after it has heard from us, so there is always
-	// a first packet: one that waited, or a keepalive.
+	// a first packet: one that waited, or a keepalive. What it answers names the
+	// session, which must be found by then.
+	e.sessions.establish(s)
 	if !p.flushStaged(s, w) {
 		e.keepalive(p, s, w)
 	}

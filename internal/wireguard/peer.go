@@ -106,7 +106,7 @@ func (p *peer) forgetSource() {
 	}
 }
 
-// adopt puts a new session in its place. Call with mu held.
+// adopt puts a new, established session in its place. Call with mu held.
 func (p *peer) adopt(s *session) {
 	retire := p.engine.retire
 	if s.initiator {
@@ -126,7 +126,6 @@ func (p *peer) adopt(s *session) {
 		p.previous = nil
 	}
 	p.sessionDerivedAt = p.engine.now()
-	p.engine.sessions.establish(s)
 }
 
 // confirm makes the session we answered with the current one, at its first
