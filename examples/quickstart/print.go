@@ -52,7 +52,7 @@ func (p *printer) progress(d download, size int64) {
 	const width = 32
 	full := int(d.Bytes * width / max(size, 1))
 	fmt.Fprintf(p.out, "\r  %s%s  %s of %s, %.2f Gbit/s  ", strings.Repeat("█", full), strings.Repeat("░", width-full),
-		bytes(d.Bytes), bytes(size), d.Gbps)
+		count(d.Bytes), count(size), d.Gbps)
 }
 
 // endProgress takes the bar away.
@@ -66,19 +66,22 @@ func (p *printer) result(r result, a, b *host) error {
 	if p.json {
 		return json.NewEncoder(p.out).Encode(r.rounded())
 	}
-	verdict := "as it was sent"
+	hash := fmt.Sprintf("%x… matches", r.sum[:8])
 	if !r.OK {
-		verdict = "NOT as it was sent"
+		hash = fmt.Sprintf("%x… DOES NOT MATCH", r.sum[:8])
 	}
-	t := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+	t := tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(t, "  handshake\t%.2f ms\n", r.HandshakeMS)
-	fmt.Fprintf(t, "  round trip\tp50 %.0f µs, p99 %.0f µs, of %d\n", r.RTT.P50, r.RTT.P99, pings)
-	fmt.Fprintf(t, "  throughput\t%.2f Gbit/s, %s in %.2f s\n", r.Gbps, bytes(r.Bytes), r.Seconds)
-	fmt.Fprintf(t, "  SHA-256\t%x…, %s\n", r.sum[:8], verdict)
+	fmt.Fprintf(t, "  round trip\tp50 %.0f µs, p99 %.0f µs (%d pings)\n", r.RTT.P50, r.RTT.P99, pings)
+	fmt.Fprintf(t, "  throughput\t%.2f Gbit/s (%s in %.2f s)\n", r.Gbps, count(r.Bytes), r.Seconds)
+	fmt.Fprintf(t, "  SHA-256\t%s\n", hash)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(t, "\n  peer\tpackets sent\tbytes sent\tpackets received\tbytes received\n")
 	for _, h := range [][2]*host{{a, b}, {b, a}} {
 		s := h[0].node.Peers()[0]
-		fmt.Fprintf(t, "  %s's peer %s\t%d packets and %s sent, %d packets and %s received\n", h[0].name, h[1].name,
-			s.TxPackets, bytes(s.TxBytes), s.RxPackets, bytes(s.RxBytes))
+		fmt.Fprintf(t, "  %s's peer %s\t%d\t%d\t%d\t%d\n", h[0].name, h[1].name, s.TxPackets, s.TxBytes, s.RxPackets, s.RxBytes)
 	}
 	return t.Flush()
 }
@@ -91,8 +94,8 @@ func (r result) rounded() result {
 	return r
 }
 
-// bytes is a size for people.
-func bytes[N int64 | uint64](n N) string {
+// count is a number of bytes for people.
+func count(n int64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
