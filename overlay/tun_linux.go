@@ -138,13 +138,13 @@ func (t *TUN) configure(config TUNConfig) (err error) {
 	if err := t.host.SetMTU(link.Index, config.MTU); err != nil {
 		return err
 	}
+	if err := t.host.SetUp(link.Index); err != nil {
+		return err
+	}
 	for _, addr := range config.Addrs {
 		if err := t.host.AddAddr(link.Index, addr); err != nil {
 			return explain(err, addr, "")
 		}
-	}
-	if err := t.host.SetUp(link.Index); err != nil {
-		return err
 	}
 	for _, route := range config.Routes {
 		onLink := func(addr netip.Prefix) bool { return addr.Masked() == route }
