@@ -50,15 +50,17 @@ func cut() func(from *packet.Batch, to packet.Device) error {
 	}
 }
 
-// join pumps packets between two devices, each way in one goroutine, until one
-// of them is closed, and returns what waits for that.
+// pump carries packets from one device to another until one of them is closed.
+func pump(from, to packet.Device, w wire) {
+	batch, carry := packet.NewBatch(0), w()
+	for from.ReadBatch(batch) == nil && carry(batch, to) == nil {
+	}
+}
+
+// join pumps packets between two devices both ways, and returns what waits for
+// the end of that.
 func join(a, b packet.Device, ab, ba wire) (wait func()) {
 	var pumps sync.WaitGroup
-	pump := func(from, to packet.Device, w wire) {
-		batch, carry := packet.NewBatch(0), w()
-		for from.ReadBatch(batch) == nil && carry(batch, to) == nil {
-		}
-	}
 	pumps.Go(func() { pump(a, b, ab) })
 	pumps.Go(func() { pump(b, a, ba) })
 	return pumps.Wait

@@ -81,15 +81,3 @@ func TestAChainRunsInReverseInboundAndShowsLivePacketsOnly(t *testing.T) {
 	c.Inbound(fill())
 	require.Equal(t, "b<xya<xy", log.String())
 }
-
-func TestEveryReasonHasANameOfItsOwn(t *testing.T) {
-	seen := map[string]bool{}
-	for r := range NumReasons {
-		name := Reason(r).String()
-		require.NotEmpty(t, name)
-		require.False(t, seen[name], name)
-		seen[name] = true
-	}
-	require.Equal(t, "unknown", Reason(NumReasons).String())
-	require.Equal(t, "expired", Expired.String())
-}

@@ -161,13 +161,13 @@ func BenchmarkCut45(b *testing.B) {
 
 // FuzzCut compares with the slow segmentation, and cuts any bytes at all.
 func FuzzCut(f *testing.F) {
-	f.Add([]byte{}, uint8(0), uint16(1), uint8(0))
-	f.Add(fill(3000, 1), uint8(1), uint16(1000), uint8(0xff))
-	f.Add(fill(3000, 1), uint8(2), uint16(7), uint8(0x10))
-	f.Add(fill(3000, 1), uint8(3), uint16(1400), uint8(0x99))
-	f.Add(tcp6().with(func(w *wire) { w.payload = fill(300, 2) }).bytes(), uint8(4), uint16(100), uint8(0))
-	f.Add(udp4().with(func(w *wire) { w.options4, w.payload = make([]byte, 40), fill(300, 2) }).bytes(), uint8(4), uint16(3), uint8(0))
-	f.Fuzz(func(t *testing.T, d []byte, kind uint8, seg uint16, flags uint8) {
+	f.Add([]byte{}, uint16(0), uint8(0), uint16(1), uint8(0))
+	f.Add([]byte{}, uint16(3000), uint8(1), uint16(1000), uint8(0xff))
+	f.Add([]byte{1}, uint16(3000), uint8(2), uint16(7), uint8(0x10))
+	f.Add([]byte{1, 2, 3}, uint16(3000), uint8(3), uint16(1400), uint8(0x99))
+	f.Add(tcp6().with(func(w *wire) { w.payload = fill(300, 2) }).bytes(), uint16(0), uint8(4), uint16(100), uint8(0))
+	f.Add(udp4().with(func(w *wire) { w.options4, w.payload = make([]byte, 40), fill(300, 2) }).bytes(), uint16(0), uint8(4), uint16(3), uint8(0))
+	f.Fuzz(func(t *testing.T, d []byte, size uint16, kind uint8, seg uint16, flags uint8) {
 		var c Cutter
 		if kind&4 != 0 {
 			p := borrowed(d, 0)
@@ -197,7 +197,8 @@ func FuzzCut(f *testing.F) {
 			}
 			return
 		}
-		seg = max(seg, uint16(len(d)/maxSegments+1))
+		d = append(d, fill(int(size), flags)...)
+		seg = max(seg, 1)
 		w := [...]func() wire{tcp4, tcp6, udp4, udp6}[kind&3]()
 		if len(d)+120 > MaxSize || len(d)/int(seg) > 500 || int(seg)+120 > MaxSize {
 			return

@@ -73,7 +73,8 @@ func (p *Packet) Unreachable(from netip.Addr, code Code) {
 
 // TooBig answers p with the MTU of the next hop, by ICMP's fragmentation needed
 // (RFC 1191 section 4) or ICMPv6's packet too big, and bounces it, as Unreachable
-// does. That one is also sent about a packet to a group (RFC 4443 section 2.4 e.3).
+// does. Whether an IPv4 packet may be fragmented is for the caller to ask. ICMPv6's
+// is also sent about a packet to a group (RFC 4443 section 2.4 e.3).
 func (p *Packet) TooBig(from netip.Addr, mtu int) {
 	mtu = min(max(mtu, 0), MaxSize)
 	if p.Version() == 4 {

@@ -298,6 +298,58 @@ func TestMergerDoesNotMergeAcross(t *testing.T) {
 	}
 }
 
+func TestMergerMovesAPacketLaidOverARunThatWasDroppedMeanwhile(t *testing.T) {
+	in := stream(tcp4(), 3, 1000)
+	m, b := NewMerger(0), NewBatch(0)
+	m.Reset(b)
+	deliver(t, m, in[0], in[1])
+	copy(m.Reserve(len(in[2])), in[2])
+	require.True(t, m.over)
+	b.Packets[0].Drop(NotAllowed)
+	_, merged := m.Commit(len(in[2]))
+	require.False(t, merged)
+	m.Flush()
+	require.Equal(t, in, undo(t, b))
+}
+
+func TestMergerIsNotDisturbedByASweep(t *testing.T) {
+	in := stream(tcp4(), 3, 1000)
+	m, b := NewMerger(0), NewBatch(0)
+	m.Reset(b)
+	deliver(t, m, in[0])
+	m.Break()
+	deliver(t, m, in[1])
+	b.Packets[0].Drop(NotAllowed)
+	b.Sweep()
+	deliver(t, m, in[2])
+	m.Flush()
+	require.Equal(t, in[1:], undo(t, b))
+}
+
+func TestMergerLaysOutPlainlyAfterAPacketThatDidNotContinueTheRun(t *testing.T) {
+	in := stream(tcp4(), 5, 1000)
+	other := stream(tcp4().with(func(w *wire) { w.src = addrPort("10.0.0.1:40001") }), 1, 1000)
+	m, b := NewMerger(0), NewBatch(0)
+	m.Reset(b)
+	over := func(d []byte) bool {
+		copy(m.Reserve(len(d)), d)
+		over := m.over
+		m.Commit(len(d))
+		return over
+	}
+	require.False(t, over(in[0]), "there is no run")
+	require.True(t, over(in[1]))
+	require.True(t, over(other[0]), "another flow")
+	require.False(t, over(in[2]), "it did not continue the run")
+	require.False(t, over(in[3]), "nor did that")
+	require.True(t, over(in[4]), "the one before continued its run")
+	m.Flush()
+	require.Equal(t, [][]byte{in[0], in[1], other[0], in[2], in[3], in[4]}, undo(t, b))
+	m.Reset(b)
+	require.False(t, over(in[0]))
+	require.False(t, over(in[1][:52]), "too short to carry payload")
+}
+
 func TestMergerForgetsWhatWasCancelledOrIsNoPacket(t *testing.T) {
 	in := stream(tcp4(), 4, 1000)
 	m, b := NewMerger(0), NewBatch(0)

@@ -48,6 +48,18 @@ func TestParseFindsTheTransport(t *testing.T) {
 			}
 		})
 	}
+	for name, first := range map[string]uint8{
+		"a hop-by-hop header cut short": extHopByHop, "an authentication header cut short": extAuth, "a fragment header cut short": extFragment,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := udp6().with(func(w *wire) { w.ext, w.extFirst = ext(17), first }).bytes()
+			var p Packet
+			p.Set(d[:47], 0)
+			require.Zero(t, p.Protocol())
+			require.Nil(t, p.Transport())
+			require.False(t, p.ChecksumOK())
+		})
+	}
 	t.Run("an endless chain", func(t *testing.T) {
 		w := udp6()
 		w.extFirst = extDestination

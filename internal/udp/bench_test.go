@@ -24,7 +24,7 @@ func BenchmarkBulk(b *testing.B) {
 	for name, open := range map[string]opener{
 		"offload": systemOpener(), "batch": withoutOffload(systemOpener()), "plain": openPlain,
 	} {
-		for _, backlog := range []int{1, 4, 8} {
+		for _, backlog := range []int{1, 4} {
 			b.Run(fmt.Sprintf("%s/backlog=%d", name, backlog), func(b *testing.B) {
 				benchmarkBulk(b, open, backlog, 1452*45, 1452)
 			})

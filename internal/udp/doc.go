@@ -18,5 +18,5 @@
 // 0x4F, RFC 8656 section 12) does. They go to Config.Hook, so that NAT traversal
 // shares the port.
 //
-// Sending and receiving allocate nothing on Linux.
+// Sending and receiving allocate nothing, registered I/O excepted.
 package udp

@@ -2,6 +2,9 @@ package udp
 
 import "golang.org/x/sys/unix"
 
+// sendsLargest says that any datagram that fits IP may be sent.
+const sendsLargest = true
+
 func disableOffload(t transport) {
 	b := t.(*batch)
 	b.gso.Store(false)

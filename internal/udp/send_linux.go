@@ -20,7 +20,8 @@ const (
 	// maxSegments where each datagram needs its own.
 	sendHeaders = 64
 
-	// maxSegments is UDP_MAX_SEGMENTS of the kernels before 6.9, which take 128.
+	// maxSegments is what every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS);
+	// newer ones take 128.
 	maxSegments = 64
 
 	// The largest UDP payload: the IP length, without jumbo payloads, less the
@@ -115,8 +116,9 @@ func (s *sender) trySend(fd uintptr) bool {
 			_ = s.b.conn.SetWriteDeadline(time.Now().Add(sendPatience))
 			return false
 		case segmented && errno == unix.EIO:
-			// The device has no transmit checksum offload, which UDP_SEGMENT
-			// needs, or the route is transformed (udp(7), udp_send_skb).
+			// The device has no transmit checksum offload, without which older
+			// kernels do no UDP_SEGMENT, or the route is transformed by IPsec
+			// (udp_send_skb in net/ipv4/udp.c).
 			s.b.gso.Store(false)
 		case segmented && (errno == unix.EMSGSIZE || errno == unix.EINVAL):
 			// A segment is larger than the path MTU, for which older kernels

@@ -138,6 +138,30 @@ func TestARunArrivesAsOne(t *testing.T) {
 	}
 }
 
+func TestOneReceiveTakesWhatIsThere(t *testing.T) {
+	a, b := start(t, Config{}, openBatch), start(t, Config{}, openBatch)
+	local := families["IPv4"]
+	s := socketFor(t, b, local)
+	var out []Message
+	for i := range runs {
+		out = append(out, Message{Data: datagrams(100+i, 100+i), Endpoint: Endpoint{Addr: netip.AddrPortFrom(local, b.Port())}})
+	}
+	sent, err := a.Send(0, out)
+	require.NoError(t, err)
+	require.Equal(t, runs, sent)
+	for _, room := range []int{3, runs} { // what has no room is kept
+		ms := make([]Message, room)
+		n, err := s.Receive(ms)
+		require.NoError(t, err)
+		require.Equal(t, min(room, len(out)), n)
+		for i := range n {
+			require.Equal(t, out[i].Data, ms[i].Data)
+		}
+		out = out[n:]
+	}
+	require.Empty(t, out)
+}
+
 // A device without transmit checksum offload says EIO, now and ever after.
 func TestOffloadIsGivenUpWhenTheDeviceRefusesIt(t *testing.T) {
 	for family, local := range families {

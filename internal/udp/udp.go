@@ -121,7 +121,8 @@ func (c *Conn) Sockets() []*Socket { return c.sockets }
 // Endpoint, and the datagrams leave from where the system chooses. When the
 // socket is full Send waits a moment, then gives up with EAGAIN.
 //
-// Data is read only and not kept. Several goroutines may send at once.
+// Data is read only and not kept. Several goroutines may send at once. It panics
+// when there is no such lane.
 func (c *Conn) Send(lane int, ms []Message) (sent int, err error) {
 	l := &c.lanes[lane]
 	for len(ms) > 0 {

@@ -48,7 +48,6 @@ func (o *outbound) process() {
 		}
 	}
 	o.sender.route(o.batch.Packets)
-	o.sender.tally.tell(e)
 }
 
 // route sends each packet to the peer whose allowed IPs hold its destination.
@@ -87,7 +86,9 @@ func (w *sender) route(packets []packet.Packet) {
 	if f != nil {
 		f.end()
 	}
+	w.tally.tell(e) // before anyone can see the packets
 	w.flush()
+	w.tally.tell(e)
 }
 
 // open begins a flow to p, or returns nil when there is no usable session.

@@ -213,6 +213,9 @@ func (t *tally) batch(b *packet.Batch) {
 
 // tell adds t to the engine's counters and empties it.
 func (t *tally) tell(e *Engine) {
+	if !t.dropped && t.rxPackets|t.txPackets|t.bounces == 0 {
+		return
+	}
 	add := func(to interface{ Add(uint64) uint64 }, n uint64) {
 		if n != 0 {
 			to.Add(n)
