@@ -21,6 +21,7 @@ const (
 	Replayed                       // the datagram's counter was seen before or is too old
 	UnknownIndex                   // the datagram names no session of ours
 	Expired                        // the session is too old to be used
+	Deferred                       // a stage took the packet and answers it later
 	numReasons
 )
 
@@ -28,6 +29,7 @@ var reasonNames = [numReasons]string{
 	"none", "malformed", "no_peer", "not_allowed", "no_endpoint", "no_session",
 	"too_big", "hop_limit", "bad_checksum", "filtered", "device_full",
 	"send_failed", "no_reply", "unauthentic", "replayed", "unknown_index", "expired",
+	"deferred",
 }
 
 // NumReasons is one more than the largest Reason.
