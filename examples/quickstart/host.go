@@ -44,8 +44,8 @@ func newHost(addrs *ipam.Authority, pool netip.Prefix, name string) (*host, erro
 // Close ends the node, which closes the stack as its device.
 func (h *host) Close() error { return h.node.Close() }
 
-// loopback is where the node is reached from this machine.
-func (h *host) loopback() string { return fmt.Sprintf("127.0.0.1:%d", h.node.ListenPort()) }
+// endpoint is where the node is reached from this machine.
+func (h *host) endpoint() string { return fmt.Sprintf("127.0.0.1:%d", h.node.ListenPort()) }
 
 // asPeer is what another node has to know of h.
 func (h *host) asPeer(endpoint string) overlay.Peer {
