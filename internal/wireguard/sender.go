@@ -22,6 +22,7 @@ type sender struct {
 	nonce    [chacha20poly1305.NonceSize]byte
 	tally    tally
 	flow     flow
+	errors   *allowance // of ICMP errors to the device; nil: none are sent
 }
 
 func newSender(e *Engine, lane, arena int) *sender {
