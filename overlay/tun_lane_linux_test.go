@@ -39,11 +39,8 @@ func fakeTUN(t testing.TB) *TUN {
 }
 
 func payload(n int) []byte {
-	random := rand.New(rand.NewPCG(uint64(n), 1))
 	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(random.Uint32())
-	}
+	rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)}).Read(p)
 	return p
 }
 

@@ -124,6 +124,11 @@ func unavailable(op string, err error) error {
 }
 
 // configure makes the interface what it is to be.
+//
+// Its gso_max_size stays at 64 KB, although what fits one send of sealed segments
+// (UDP_SEGMENT) is a little less: a superpacket that is forwarded to the interface
+// and exceeds a lower one is cut by the kernel, and each segment is a read. That
+// is TCP from a container: 0.6 instead of 6 Gbit/s through a veth, Linux 6.18.
 func (t *TUN) configure(config TUNConfig) (err error) {
 	if t.host, err = hostnet.Open(); err != nil {
 		return err
