@@ -15,29 +15,31 @@ var (
 )
 
 // canonical is p with its host bits cleared, as wg(8) takes it; an IPv4-mapped
-// prefix is the IPv4 prefix it means.
-func canonical(p netip.Prefix) (netip.Prefix, error) {
-	if !p.IsValid() {
-		return p, errPrefixInvalid
-	}
-	if p.Addr().Is4In6() {
-		if p.Bits() < 96 {
-			return p, errPrefixMapped
-		}
+// prefix is the IPv4 prefix it means. peer is who it is for, for the error.
+func canonical(peer PublicKey, p netip.Prefix) (netip.Prefix, error) {
+	var err error
+	switch {
+	case !p.IsValid():
+		err = errPrefixInvalid
+	case p.Addr().Is4In6() && p.Bits() < 96:
+		err = errPrefixMapped
+	case p.Addr().Is4In6():
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	if err != nil {
+		return p, &ConfigError{Peer: peer, Field: "AllowedIPs", Value: p.String(), Err: err}
 	}
 	return p.Masked(), nil
 }
 
 // canonicals is each prefix canonical, sorted, without duplicates.
-func canonicals(prefixes []netip.Prefix) ([]netip.Prefix, error) {
-	out := make([]netip.Prefix, 0, len(prefixes))
-	for _, p := range prefixes {
-		c, err := canonical(p)
-		if err != nil {
-			return nil, &ConfigError{Field: "AllowedIPs", Value: p.String(), Err: err}
+func canonicals(peer PublicKey, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, len(prefixes))
+	for i, p := range prefixes {
+		var err error
+		if out[i], err = canonical(peer, p); err != nil {
+			return nil, err
 		}
-		out = append(out, c)
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
 	return slices.Compact(out), nil

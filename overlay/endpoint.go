@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // An endpoint is a parsed "host:port": either an address, or a name and the
@@ -18,8 +19,9 @@ type endpoint struct {
 	name string // empty: an address
 	port uint16
 
-	addrs []netip.Addr
-	at    int // index in addrs of the one in use
+	addrs    []netip.Addr
+	at       int       // index in addrs of the one in use
+	advanced time.Time // when at or addrs was last changed by advance
 }
 
 // addr is the address to send to; zero when there is no endpoint.
@@ -36,7 +38,17 @@ func (e *endpoint) addr() netip.AddrPort {
 func (e *endpoint) advance(addrs []netip.Addr) {
 	at := slices.Index(addrs, e.addrs[e.at]) + 1
 	e.addrs, e.at = addrs, at%len(addrs)
+	e.advanced = time.Now()
 }
+
+// settle is how long after a change of address a handshake that fails was sent to
+// the address before: it may be that of the moment of the change, which is given
+// up 5 to 5.4 seconds later, when the first one goes to the new address.
+const settle = 7500 * time.Millisecond
+
+// settled reports whether a handshake that fails now says something about the
+// address in use.
+func (e *endpoint) settled() bool { return time.Since(e.advanced) > settle }
 
 // parseEndpoint reads "host:port"; empty is no endpoint.
 func parseEndpoint(s string) (endpoint, error) {

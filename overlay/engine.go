@@ -11,7 +11,7 @@ import (
 type Engine uint8
 
 const (
-	EngineDefault     Engine = iota // the best of this version
+	EngineDefault     Engine = iota // our own: each batch runs to completion
 	EngineWireGuardGo               // golang.zx2c4.com/wireguard/device
 )
 
@@ -28,7 +28,8 @@ func (e Engine) String() string {
 
 // An engine runs from its construction until Close, or until its device or
 // socket fails. The device is its owner's, who closes it before the engine so
-// that reads end.
+// that reads end. AllowedIPs it is given are sorted, without duplicates, and no
+// prefix is two peers'.
 type engine interface {
 	// SetPeers makes peers the whole set, in one change. Those that stay keep
 	// their sessions, counters and, where Endpoint is zero, endpoint.
@@ -41,7 +42,7 @@ type engine interface {
 	Stats() wireguard.Stats
 	// Port is the UDP port in use.
 	Port() uint16
-	// Done is closed when the engine ended; Err then says why, or nil for Close.
+	// Done is closed when the engine ends; Err is why, if by itself.
 	Done() <-chan struct{}
 	Err() error
 	// Close is idempotent, wipes secrets, and returns when the engine's
@@ -51,7 +52,13 @@ type engine interface {
 
 func newEngine(kind Engine, cfg wireguard.Config) (engine, error) {
 	switch kind {
-	case EngineDefault, EngineWireGuardGo:
+	case EngineDefault:
+		e, err := wireguard.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	case EngineWireGuardGo:
 		return newWireGuardGo(cfg)
 	}
 	return nil, &ConfigError{Field: "Engine", Value: kind.String(), Err: errUnknownEngine}

@@ -118,7 +118,7 @@ func (n *Node) unreachable(key [32]byte) {
 func (n *Node) resolveAgain(ctx context.Context, key PublicKey) {
 	n.mu.Lock()
 	p, err := n.lookup(key)
-	if err != nil || p.endpoint.name == "" {
+	if err != nil || p.endpoint.name == "" || !p.endpoint.settled() {
 		n.mu.Unlock()
 		return
 	}

@@ -129,19 +129,16 @@ func (n *Node) PublicKey() PublicKey { return n.public }
 // ListenPort is the UDP port in use.
 func (n *Node) ListenPort() uint16 { return n.engine.Port() }
 
-// Device is the node's device.
-func (n *Node) Device() packet.Device { return n.cfg.Device }
-
 // Stats is everything counted since the node started.
 func (n *Node) Stats() Stats { return Stats(n.engine.Stats()) }
 
 // Stats counts IP packets, each segment of a superpacket as one, since the node
 // started.
 type Stats struct {
-	RxPackets uint64 // delivered to the device
-	TxPackets uint64 // read from the device
+	RxPackets uint64 // from peers, before the stages
+	TxPackets uint64 // to peers, after the stages
 	RxBytes   uint64 // of those packets, IP headers included
 	TxBytes   uint64
-	Bounces   uint64                    // answered by a stage
+	Bounces   uint64                    // packets a stage answered, either way
 	Drops     [packet.NumReasons]uint64 // by packet.Reason
 }

@@ -102,20 +102,11 @@ func (n *Node) checkPeer(p Peer) (*peer, error) {
 	if err != nil {
 		return refuse("Endpoint", p.Endpoint, err)
 	}
-	p.AllowedIPs, err = canonicals(p.AllowedIPs)
+	p.AllowedIPs, err = canonicals(p.PublicKey, p.AllowedIPs)
 	if err != nil {
-		return nil, withPeer(err, p.PublicKey)
+		return nil, err
 	}
 	return &peer{Peer: p, endpoint: e}, nil
-}
-
-// withPeer names the peer a ConfigError is about.
-func withPeer(err error, key PublicKey) error {
-	var configErr *ConfigError
-	if errors.As(err, &configErr) {
-		configErr.Peer = key
-	}
-	return err
 }
 
 // SetPeer adds a peer, or changes one in place: its session goes on, and so does
@@ -256,9 +247,9 @@ func (n *Node) SetEndpoint(ctx context.Context, key PublicKey, hostPort string) 
 // Allow gives a peer one more prefix. One it has already is no error. On error,
 // a *ConfigError or *OverlapError, nothing has changed.
 func (n *Node) Allow(key PublicKey, prefix netip.Prefix) error {
-	prefix, err := canonical(prefix)
+	prefix, err := canonical(key, prefix)
 	if err != nil {
-		return &ConfigError{Peer: key, Field: "AllowedIPs", Value: prefix.String(), Err: err}
+		return err
 	}
 	return n.change(key, func(p *peer) bool {
 		if at, found := slices.BinarySearchFunc(p.AllowedIPs, prefix, netip.Prefix.Compare); !found {
@@ -271,9 +262,9 @@ func (n *Node) Allow(key PublicKey, prefix netip.Prefix) error {
 // Disallow takes one prefix, exactly as it was given, from a peer. One it does
 // not have is no error.
 func (n *Node) Disallow(key PublicKey, prefix netip.Prefix) error {
-	prefix, err := canonical(prefix)
+	prefix, err := canonical(key, prefix)
 	if err != nil {
-		return &ConfigError{Peer: key, Field: "AllowedIPs", Value: prefix.String(), Err: err}
+		return err
 	}
 	return n.change(key, func(p *peer) bool {
 		p.AllowedIPs = slices.DeleteFunc(slices.Clone(p.AllowedIPs), func(had netip.Prefix) bool { return had == prefix })
@@ -297,7 +288,7 @@ func (n *Node) Peers() []PeerStatus {
 			Preshared:     p.PresharedKey != [32]byte{},
 			Endpoint:      endpoints[p.PublicKey],
 			Addr:          p.Endpoint,
-			AllowedIPs:    p.AllowedIPs,
+			AllowedIPs:    slices.Clone(p.AllowedIPs),
 			Keepalive:     p.Keepalive,
 			LastHandshake: p.LastHandshake,
 			RxBytes:       p.RxBytes,

@@ -22,13 +22,16 @@ const (
 	Replayed                       // the datagram's counter was seen before or is too old
 	UnknownIndex                   // the datagram names no session of ours
 	Expired                        // the session is too old to be used
+	Congested                      // marked by the network, and its sender does not speak ECN
+	Overloaded                     // more handshakes than there is time for
 	numReasons
 )
 
 var reasonNames = [numReasons]string{
 	"none", "malformed", "no_peer", "not_allowed", "no_endpoint", "no_session",
 	"too_big", "hop_limit", "bad_checksum", "filtered", "device_full",
-	"device_down", "send_failed", "no_reply", "unauthentic", "replayed", "unknown_index", "expired",
+	"device_down", "send_failed", "no_reply", "unauthentic", "replayed", "unknown_index",
+	"expired", "congested", "overloaded",
 }
 
 // NumReasons is one more than the largest Reason.

@@ -115,9 +115,10 @@ func (c *cookieChecker) cookie(src netip.AddrPort, renew bool) (cookie [sizeMAC]
 		rand.Read(c.secret[:]) // never fails
 		c.made = time.Now()
 	}
-	addr := src.Addr().As16()
-	port := binary.BigEndian.AppendUint16(nil, src.Port())
-	return mac(c.secret[:], addr[:], port), true
+	addr := src.Addr().As16() // the same for an IPv4 address and its mapped form
+	var port [2]byte
+	binary.BigEndian.PutUint16(port[:], src.Port())
+	return mac(c.secret[:], addr[:], port[:]), true
 }
 
 // wipe forgets the secret; cookies made of it are worth nothing any more.

@@ -23,9 +23,7 @@ const (
 // trip. The zero value is ready. Its methods may be called at once.
 type load struct {
 	waiting atomic.Int64
-	once    sync.Once
-	start   time.Time    // so that until does not jump with the wall clock
-	until   atomic.Int64 // since start
+	until   atomic.Pointer[time.Time]
 }
 
 // arrive counts a handshake message that is about to wait for its answer. When it
@@ -44,13 +42,13 @@ func (l *load) done() { l.waiting.Add(-1) }
 // under reports whether the engine is under load, so that initiations and
 // responses have to prove their source address with a cookie.
 func (l *load) under(now time.Time) bool {
-	l.once.Do(func() { l.start = now })
-	at := int64(now.Sub(l.start))
 	if l.waiting.Load() >= loadedHandshakes {
-		l.until.Store(at + int64(loadLinger))
+		until := now.Add(loadLinger)
+		l.until.Store(&until)
 		return true
 	}
-	return at < l.until.Load()
+	until := l.until.Load()
+	return until != nil && now.Before(*until)
 }
 
 const (
@@ -58,8 +56,8 @@ const (
 	// 5 at once, for each source.
 	handshakeInterval = time.Second / 20
 	handshakeBurst    = 5
-	// maxSources bounds the sources a limiter tells apart. 4,096 of them at
-	// their limit are more handshakes than two cores answer.
+	// maxSources bounds the sources a limiter tells apart. As many at their limit
+	// send 80,000 handshakes a second, far more than are answered.
 	maxSources = 4096
 )
 

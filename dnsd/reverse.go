@@ -1,0 +1,56 @@
+package dnsd
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+)
+
+// reverseName is the canonical name under which an address's PTR record stands:
+// octets under in-addr.arpa (RFC 1035 section 3.5), nibbles under ip6.arpa
+// (RFC 3596 section 2.5).
+func reverseName(a netip.Addr) string { return reversePrefix(a.Unmap(), a.Unmap().BitLen()) }
+
+// reversePrefix names the first bits of an address, a whole number of labels.
+func reversePrefix(a netip.Addr, bits int) string {
+	var b []byte
+	if a.Is4() {
+		octets := a.As4()
+		for i := bits/8 - 1; i >= 0; i-- {
+			text := strconv.Itoa(int(octets[i]))
+			b = append(b, byte(len(text)))
+			b = append(b, text...)
+		}
+		return string(append(b, "\x07in-addr\x04arpa\x00"...))
+	}
+	octets := a.As16()
+	nibbles := hex.EncodeToString(octets[:])
+	for i := bits/4 - 1; i >= 0; i-- {
+		b = append(b, 1, nibbles[i])
+	}
+	return string(append(b, "\x03ip6\x04arpa\x00"...))
+}
+
+// reverseZones names the reverse zones that make up a prefix. One that does not
+// end between two labels is several: 10.0.0.0/12 is sixteen zones from
+// 0.10.in-addr.arpa to 15.10.in-addr.arpa, at most 128 for IPv4 and 8 for IPv6.
+func reverseZones(p netip.Prefix) []string {
+	p = p.Masked()
+	step := 4
+	if p.Addr().Is4() {
+		step = 8
+	}
+	whole := (p.Bits() + step - 1) / step * step
+	octets := p.Addr().AsSlice()
+	var names []string
+	for i := range 1 << (whole - p.Bits()) {
+		a := append([]byte(nil), octets...)
+		if whole > 0 {
+			last := (whole - 1) / 8
+			a[last] |= byte(i << (8*(last+1) - whole))
+		}
+		addr, _ := netip.AddrFromSlice(a)
+		names = append(names, reversePrefix(addr, whole))
+	}
+	return names
+}

@@ -1,0 +1,5 @@
+//go:build !linux && !windows
+
+package udp
+
+func systemOpener() opener { return openPlain }

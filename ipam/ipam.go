@@ -1,0 +1,207 @@
+package ipam
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gaissmai/bart"
+)
+
+// Config is what an [Authority] is made from. Its zero value is an authority
+// without pools.
+type Config struct {
+	// Pools are the prefixes addresses and subnets are handed out from, IPv4 and
+	// IPv6, none overlapping another. They are added to those a file has already.
+	Pools []netip.Prefix
+
+	// Rest is how long a released address is kept from other owners, so that
+	// nobody's connections and caches reach the next one. 0: 60 seconds;
+	// negative: not at all.
+	Rest time.Duration
+
+	// MaxLeases bounds how many addresses may be leased at once. 0: 4,194,304.
+	MaxLeases int
+}
+
+const (
+	defaultRest      = time.Minute
+	defaultMaxLeases = 1 << 22
+
+	// maxRemembered bounds how many addresses that are free again are kept in
+	// mind for their last owner.
+	maxRemembered = 1 << 16
+)
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Rest == 0:
+		c.Rest = defaultRest
+	case c.Rest < 0:
+		c.Rest = 0
+	}
+	if c.MaxLeases < 0 {
+		return c, fmt.Errorf("ipam: %w: MaxLeases is %d", ErrInvalid, c.MaxLeases)
+	}
+	if c.MaxLeases == 0 {
+		c.MaxLeases = defaultMaxLeases
+	}
+	return c, nil
+}
+
+// An Authority hands out addresses and subnets, each once. Its methods may be
+// used by several goroutines; each is one transaction, which is done whole and,
+// for an authority in a file, on the disk when the method returns, or not at all.
+type Authority struct {
+	config Config
+	epoch  time.Time // the zero of the authority's clock, which no change of the system's moves
+
+	mu         sync.RWMutex // protects all below
+	closed     bool
+	pools      map[netip.Prefix]*pool
+	claims     bart.Table[*claim] // the innermost claim around an address
+	records    map[netip.Addr]*record
+	owned      map[ownerKey]*record // the latest of an owner's records, and by it the others
+	leases     int
+	remembered int // rested records, of all pools
+	tx         Tx
+}
+
+type ownerKey struct{ kind, id string }
+
+func (o Owner) key() ownerKey { return ownerKey{o.Kind, o.ID} }
+
+// NewMemory makes an authority that lives as long as the process.
+func NewMemory(c Config) (*Authority, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	a := newAuthority(c)
+	if err := a.Update(a.addConfigured); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func newAuthority(c Config) *Authority {
+	return &Authority{
+		config:  c,
+		epoch:   time.Now(),
+		pools:   make(map[netip.Prefix]*pool),
+		records: make(map[netip.Addr]*record),
+		owned:   make(map[ownerKey]*record),
+	}
+}
+
+// addConfigured adds the pools of the configuration that are not there yet.
+func (a *Authority) addConfigured(tx *Tx) error {
+	for _, p := range a.config.Pools {
+		if err := tx.AddPool(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends the authority. Every later call returns an error that is
+// [net.ErrClosed]. It is idempotent.
+func (a *Authority) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	return nil
+}
+
+func errClosed() error { return fmt.Errorf("ipam: the authority is closed: %w", net.ErrClosed) }
+
+// swap replaces the record of an address and keeps every index in step. Either
+// may be nil, not both. Called again with the two exchanged it undoes itself.
+func (a *Authority) swap(old, new *record) {
+	if old != nil {
+		a.unlink(old)
+		switch {
+		case old.released == 0:
+			old.pool.leases--
+			a.leases--
+		case old.rested:
+			old.pool.rested.remove(old)
+			a.remembered--
+		default:
+			old.pool.resting.remove(old)
+		}
+	}
+	if new == nil {
+		delete(a.records, old.addr)
+	} else {
+		a.records[new.addr] = new
+		a.link(new)
+		switch {
+		case new.released == 0:
+			new.pool.leases++
+			a.leases++
+		case new.rested:
+			new.pool.rested.push(new)
+			a.remembered++
+		default:
+			new.pool.resting.push(new)
+		}
+	}
+	switch was, is := old.isFree(), new.isFree(); {
+	case was && !is:
+		n := fromAddr(new.addr)
+		new.pool.free.remove(n, n)
+	case !was && is:
+		n := fromAddr(old.addr)
+		old.pool.free.add(n, n)
+	}
+}
+
+// link makes r the first of its owner's records.
+func (a *Authority) link(r *record) {
+	k := r.owner.key()
+	r.prevOwned, r.nextOwned = nil, a.owned[k]
+	if r.nextOwned != nil {
+		r.nextOwned.prevOwned = r
+	}
+	a.owned[k] = r
+}
+
+func (a *Authority) unlink(r *record) {
+	switch {
+	case r.prevOwned != nil:
+		r.prevOwned.nextOwned = r.nextOwned
+	case r.nextOwned != nil:
+		a.owned[r.owner.key()] = r.nextOwned
+	default:
+		delete(a.owned, r.owner.key())
+	}
+	if r.nextOwned != nil {
+		r.nextOwned.prevOwned = r.prevOwned
+	}
+	r.prevOwned, r.nextOwned = nil, nil
+}
+
+// swapClaim is swap for a claim.
+func (a *Authority) swapClaim(old, new *claim) {
+	if old != nil {
+		a.claims.Delete(old.prefix)
+		delete(a.pools, old.prefix)
+		if old.parent != nil {
+			old.parent.claims--
+			old.parent.free.add(rangeOf(old.prefix))
+		}
+	}
+	if new != nil {
+		a.claims.Insert(new.prefix, new)
+		if new.pool != nil {
+			a.pools[new.prefix] = new.pool
+		}
+		if new.parent != nil {
+			new.parent.claims++
+			new.parent.free.remove(rangeOf(new.prefix))
+		}
+	}
+}

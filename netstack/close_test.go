@@ -1,0 +1,175 @@
+package netstack
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/overlayd/overlayd/packet"
+	"github.com/stretchr/testify/require"
+)
+
+func testDeadline(t testing.TB) time.Time {
+	d, _ := testContext(t).Deadline()
+	return d
+}
+
+func TestAThousandStacksOpenAndClose(t *testing.T) {
+	cycles := 1000
+	if raceDetector() {
+		cycles = 300
+	}
+	for range cycles {
+		s, err := New(Config{Addrs: []netip.Prefix{addrA4, addrA6}})
+		require.NoError(t, err)
+		l, err := s.Listen("tcp", ":80")
+		require.NoError(t, err)
+		c, err := s.DialContext(testContext(t), "tcp", addrPort(addrA4, "80"))
+		require.NoError(t, err)
+		accepted, err := l.Accept()
+		require.NoError(t, err)
+		_, err = accepted.Write([]byte("x"))
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		_, err = c.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
+	}
+}
+
+// Everything that waits is woken by Close, and everything later fails.
+func TestCloseEndsWhateverWaits(t *testing.T) {
+	s, err := New(Config{Addrs: []netip.Prefix{addrA4}})
+	require.NoError(t, err)
+	l, err := s.Listen("tcp", ":80")
+	require.NoError(t, err)
+	pc, err := s.ListenPacket("udp", ":80")
+	require.NoError(t, err)
+	c, err := s.DialContext(testContext(t), "tcp", ":80")
+	require.NoError(t, err)
+	silent, err := l.Accept()
+	require.NoError(t, err)
+	defer silent.Close()
+	var calls sync.WaitGroup
+	for name, call := range map[string]func() error{
+		"Accept":    func() error { _, err := l.Accept(); return err },
+		"ReadFrom":  func() error { _, _, err := pc.ReadFrom(make([]byte, 1)); return err },
+		"Read":      func() error { _, err := c.Read(make([]byte, 1)); return err },
+		"Write":     func() error { _, err := c.Write(make([]byte, 64<<20)); return err },
+		"Dial":      func() error { _, err := s.DialContext(t.Context(), "tcp", "10.200.9.9:80"); return err },
+		"Ping":      func() error { _, err := s.Ping(t.Context(), addrB4.Addr()); return err },
+		"ReadBatch": func() error { return readUntilClosed(s.Device()) },
+	} {
+		calls.Go(func() {
+			if err := call(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%s: %v is not net.ErrClosed", name, err)
+			}
+		})
+	}
+	time.Sleep(10 * time.Millisecond) // so that they do wait; they may as well come late
+	var closers sync.WaitGroup
+	for range 3 {
+		closers.Go(func() { s.Close() })
+	}
+	closers.Wait()
+	calls.Wait()
+	_, err = s.Listen("tcp", ":81")
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = s.ListenPacket("udp", ":81")
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = c.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorIs(t, c.Close(), net.ErrClosed)
+}
+
+func readUntilClosed(d packet.Device) error {
+	b := packet.NewBatch(0)
+	for {
+		if err := d.ReadBatch(b); err != nil {
+			return err
+		}
+	}
+}
+
+func TestCloseUnderTraffic(t *testing.T) {
+	rounds := 12
+	if raceDetector() {
+		rounds = 6
+	}
+	for range rounds {
+		a, err := New(Config{Addrs: []netip.Prefix{addrA4}})
+		require.NoError(t, err)
+		b, err := New(Config{Addrs: []netip.Prefix{addrB4}})
+		require.NoError(t, err)
+		wait := join(a.Device(), b.Device(), whole, cut)
+		l, err := b.Listen("tcp", ":80")
+		require.NoError(t, err)
+		var users sync.WaitGroup
+		users.Go(func() { // accepts for as long as there is something
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				users.Go(func() {
+					defer c.Close()
+					io.Copy(c, c)
+				})
+			}
+		})
+		for range 4 { // bulk both ways
+			users.Go(func() {
+				c, err := a.DialContext(testContext(t), "tcp", addrPort(addrB4, "80"))
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				users.Go(func() { io.Copy(io.Discard, c) })
+				buf := make([]byte, 100<<10)
+				for {
+					if _, err := c.Write(buf); err != nil {
+						return
+					}
+				}
+			})
+		}
+		users.Go(func() { // connections that come and go
+			for {
+				c, err := a.DialContext(testContext(t), "tcp", addrPort(addrB4, "80"))
+				if err != nil {
+					return
+				}
+				c.Write([]byte("x"))
+				c.Close()
+			}
+		})
+		users.Go(func() { // datagrams
+			pc, err := a.ListenPacket("udp", ":0")
+			if err != nil {
+				return
+			}
+			for {
+				if _, err := pc.WriteTo(make([]byte, 3000), &net.UDPAddr{IP: addrB4.Addr().AsSlice(), Port: 9}); err != nil {
+					return
+				}
+			}
+		})
+		users.Go(func() { // and changes
+			for a.SetAddrs([]netip.Prefix{addrA4, addrA6}) == nil && a.SetAddrs([]netip.Prefix{addrA4}) == nil {
+			}
+		})
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // traffic of varied age
+		first, second := a, b
+		if rand.IntN(2) == 0 {
+			first, second = b, a
+		}
+		require.NoError(t, first.Close())
+		require.NoError(t, second.Close())
+		wait()
+		users.Wait()
+	}
+}

@@ -1,0 +1,167 @@
+package netstack
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/overlayd/overlayd/packet"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// arenaSize is how many bytes one ReadBatch lends at most: four superpackets, or
+// a full batch of ordinary packets at the usual MTUs. It stays in a core's cache.
+const arenaSize = 4 * (packet.MaxSize + packet.Slack)
+
+var errDeviceClosed = fmt.Errorf("netstack: the device is closed: %w", net.ErrClosed)
+
+// device is the Stack as a packet.Device.
+type device struct {
+	s      *Stack
+	queue  queue
+	events chan packet.Event
+
+	// What ReadBatch works with, on its goroutine.
+	arena []byte
+	taken [packet.BatchSize]queued
+}
+
+func (d *device) init(s *Stack) {
+	d.s = s
+	d.queue.wake = make(chan struct{}, 1)
+	d.events = make(chan packet.Event)
+	d.arena = make([]byte, arenaSize)
+}
+
+// Name implements packet.Device.
+func (d *device) Name() string { return d.s.name }
+
+// MTU implements packet.Device.
+func (d *device) MTU() int { return d.s.mtu }
+
+// Lanes implements packet.Device.
+func (d *device) Lanes() int { return 1 }
+
+// Events implements packet.Device. Nothing happens to a stack from outside.
+func (d *device) Events() <-chan packet.Event { return d.events }
+
+// Close implements packet.Device.
+func (d *device) Close() error { return d.s.Close() }
+
+// room is how much of the arena a packet takes.
+func (d *device) room(size int) int { return max(size, d.s.mtu) + packet.Slack }
+
+// ReadBatch implements packet.Device.
+func (d *device) ReadBatch(b *packet.Batch) error {
+	b.Reset()
+	free := len(d.arena)
+	n, ok := d.queue.pop(d.taken[:min(cap(b.Packets), len(d.taken))], func(size int) bool {
+		free -= d.room(size)
+		return free >= 0
+	})
+	if !ok {
+		return errDeviceClosed
+	}
+	rest := d.arena
+	for i := range d.taken[:n] {
+		t := &d.taken[i]
+		room := d.room(t.size)
+		data := rest[:t.size:room]
+		rest = rest[room:]
+		b.Append(data, copyOut(data, t.pkt))
+		t.pkt.DecRef()
+		*t = queued{}
+	}
+	return nil
+}
+
+// copyOut copies pkt to data, completes the checksum of an ordinary packet that
+// has none yet, and returns the segment size of a superpacket.
+func copyOut(data []byte, pkt *stack.PacketBuffer) (seg uint16) {
+	views, skip := pkt.AsViewList()
+	at := 0
+	for v := views.Front(); v != nil; v = v.Next() {
+		bytes := v.AsSlice()
+		if skip >= len(bytes) {
+			skip -= len(bytes)
+			continue
+		}
+		at += copy(data[at:], bytes[skip:])
+		skip = 0
+	}
+	gso := &pkt.GSOOptions
+	if gso.Type == stack.GSONone || !gso.NeedsCsum {
+		return 0
+	}
+	transport := len(pkt.NetworkHeader().Slice())
+	segment := header.TCP(data[transport:])
+	if len(segment)-int(segment.DataOffset()) > int(gso.MSS) {
+		return gso.MSS
+	}
+	// The field holds the sum of the pseudo header, as Linux's CHECKSUM_PARTIAL.
+	segment.SetChecksum(^checksum.Checksum(segment, 0))
+	return 0
+}
+
+// WriteBatch implements packet.Device. The protocols run in the caller's
+// goroutine up to the connection, where TCP's own take over.
+func (d *device) WriteBatch(b *packet.Batch) error {
+	if !d.s.enter() {
+		return errDeviceClosed
+	}
+	defer d.s.leave()
+	for i := range b.Packets {
+		if p := &b.Packets[i]; p.Live() {
+			d.s.deliver(p)
+		}
+	}
+	return nil
+}
+
+// deliver hands one packet to the protocols.
+func (s *Stack) deliver(p *packet.Packet) {
+	switch {
+	case p.Seg != 0 && p.Protocol() == packet.ProtocolUDP:
+		s.deliverDatagrams(p)
+	case lowersTooFar(p):
+		p.Drop(packet.Malformed)
+	case p.Version() == 4:
+		handle(s.in4, p.Data, p.Seg != 0)
+	case p.Version() == 6:
+		handle(s.in6, p.Data, p.Seg != 0)
+	default:
+		p.Drop(packet.Malformed)
+	}
+}
+
+// deliverDatagrams takes a superpacket of UDP apart: every datagram is a message
+// of its own to whoever reads it.
+func (s *Stack) deliverDatagrams(p *packet.Packet) {
+	in := s.in4
+	if p.Version() == 6 {
+		in = s.in6
+	}
+	var c packet.Cutter
+	if c.Start(p) != nil {
+		p.Drop(packet.Malformed)
+		return
+	}
+	for d := c.Next(); d != nil; d = c.Next() {
+		handle(in, d, true)
+	}
+}
+
+// handle has in process a copy of data. The network endpoint is called directly
+// rather than through its interface, which would give one answer for all packets
+// to the question whether checksums are verified: those of a superpacket were
+// when it was merged.
+func handle(in stack.NetworkEndpoint, data []byte, verified bool) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		Payload: buffer.MakeWithView(buffer.NewViewWithData(data)),
+	})
+	pkt.RXChecksumValidated = verified
+	in.HandlePacket(pkt)
+	pkt.DecRef()
+}
