@@ -163,7 +163,7 @@ func TestALaneThatIsNotThereIsAnError(t *testing.T) {
 }
 
 func TestCloseUnderTraffic(t *testing.T) {
-	for range 20 {
+	for range 10 {
 		a, b := fakeTUNs(t, allTUNOffloads)
 		var all sync.WaitGroup
 		started := make(chan struct{}, 6)

@@ -147,7 +147,7 @@ func TestPingBetweenTUNs(t *testing.T) {
 
 func TestTCPBetweenTUNsKeepsEveryByte(t *testing.T) {
 	eachOffloadCase(t, func(t *testing.T, p *tunPair, offloads [2]tunOffloads) {
-		data := [2][]byte{payload(8 << 20), payload(8<<20 + 1)}
+		data := [2][]byte{payload(4 << 20), payload(4<<20 + 1)}
 		for _, to := range []string{"10.200.0.2", "fd00:200::2"} {
 			client, server := p.connect(t, to)
 			var all sync.WaitGroup
