@@ -68,10 +68,11 @@ func newTUN(name string, fds []int, mtu int, offloads tunOffloads) *TUN {
 func createTUN(pattern string, queues int) (fds []int, name string, err error) {
 	defer func() {
 		if err != nil {
+			syscall.ForkLock.RLock() // as in Close
 			for _, fd := range fds {
 				unix.Close(fd)
 			}
-			fds = nil
+			syscall.ForkLock.RUnlock()
 		}
 	}()
 	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
