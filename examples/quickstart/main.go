@@ -57,7 +57,9 @@ func main() {
 }
 
 func run(ctx context.Context, src source, p *printer) error {
+	p.reading(src)
 	want, err := src.sum(ctx)
+	p.wipe()
 	if err != nil {
 		return err
 	}
@@ -69,7 +71,6 @@ func run(ctx context.Context, src source, p *printer) error {
 		return err
 	}
 	defer addrs.Close()
-
 	a, err := newHost(addrs, pool, "a")
 	if err != nil {
 		return err
@@ -80,22 +81,7 @@ func run(ctx context.Context, src source, p *printer) error {
 		return err
 	}
 	defer b.Close()
-
-	// Only a is told where the other is; b learns it when a calls.
-	if err := b.node.SetPeer(ctx, a.asPeer("")); err != nil {
-		return err
-	}
-	if err := a.node.SetPeer(ctx, b.asPeer(b.endpoint())); err != nil {
-		return err
-	}
-
-	// b serves names and data; a asks b for names.
-	stop, err := b.serve(src)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	if err := a.stack.SetDNS([]netip.AddrPort{netip.AddrPortFrom(b.addr, 53)}); err != nil {
+	if err := errors.Join(b.serveNames(zone, "web"), b.serveData(src), a.meet(ctx, b)); err != nil {
 		return err
 	}
 	p.hosts(a, b)
@@ -112,7 +98,7 @@ func run(ctx context.Context, src source, p *printer) error {
 	}
 	p.found(name, r.Addr, src)
 	r.download, err = fetch(ctx, a.stack.DialContext, "http://"+name+"/", wait, p.progress)
-	p.endProgress()
+	p.wipe()
 	if err != nil {
 		return err
 	}

@@ -20,11 +20,18 @@ type printer struct {
 	out   io.Writer
 	json  bool
 	live  bool
-	drawn time.Time // when the bar was; zero: it is not there
+	drawn time.Time // when the bar was
 }
 
 func newPrinter(out *os.File, asJSON bool) *printer {
 	return &printer{out: out, json: asJSON, live: !asJSON && term.IsTerminal(int(out.Fd()))}
+}
+
+// reading is for files that take a while.
+func (p *printer) reading(src source) {
+	if p.live {
+		fmt.Fprintf(p.out, "Taking the SHA-256 of %s.", src.what)
+	}
 }
 
 func (p *printer) hosts(a, b *host) {
@@ -55,9 +62,9 @@ func (p *printer) progress(d download, size int64) {
 		count(d.Bytes), count(size), d.Gbps)
 }
 
-// endProgress takes the bar away.
-func (p *printer) endProgress() {
-	if !p.drawn.IsZero() {
+// wipe takes the bar, or what else stands in its place, away.
+func (p *printer) wipe() {
+	if p.live {
 		fmt.Fprintf(p.out, "\r%*s\r", 79, "")
 	}
 }

@@ -147,7 +147,7 @@ func TestLookupTellsWhichNameIsMissing(t *testing.T) {
 
 func TestPingTellsWhoIsSilent(t *testing.T) {
 	a, b := pair(t)
-	require.NoError(t, b.Close())
+	b.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := ping(ctx, a, b)
@@ -161,15 +161,11 @@ func pair(t *testing.T) (a, b *host) {
 	require.NoError(t, err)
 	a, err = newHost(addrs, pool, "a")
 	require.NoError(t, err)
-	t.Cleanup(func() { a.Close() })
+	t.Cleanup(a.Close)
 	b, err = newHost(addrs, pool, "b")
 	require.NoError(t, err)
-	t.Cleanup(func() { b.Close() })
-	require.NoError(t, b.node.SetPeer(t.Context(), a.asPeer("")))
-	require.NoError(t, a.node.SetPeer(t.Context(), b.asPeer(b.endpoint())))
-	stop, err := b.serve(generated(0))
-	require.NoError(t, err)
-	t.Cleanup(stop)
-	require.NoError(t, a.stack.SetDNS([]netip.AddrPort{netip.AddrPortFrom(b.addr, 53)}))
+	t.Cleanup(b.Close)
+	require.NoError(t, b.serveNames(zone, "web"))
+	require.NoError(t, a.meet(t.Context(), b))
 	return a, b
 }
