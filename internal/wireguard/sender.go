@@ -223,14 +223,10 @@ func (t *tally) drop(why packet.Reason, n uint64) {
 	t.dropped = true
 }
 
-// batch counts what the stages did with b.
-func (t *tally) batch(b *packet.Batch) {
+// stages counts what the stages did with b.
+func (t *tally) stages(b *packet.Batch) {
 	t.bounces += uint64(len(b.Bounced()))
-	for why := range packet.NumReasons {
-		if n := b.Drops(packet.Reason(why)); n != 0 {
-			t.drop(packet.Reason(why), uint64(n))
-		}
-	}
+	b.TakeDrops(t.drop)
 }
 
 // tell adds t to the engine's counters and empties it.
