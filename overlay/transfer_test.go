@@ -42,7 +42,7 @@ func (d *plainDevice) ReadBatch(b *packet.Batch) error {
 			if segment == nil {
 				break
 			}
-			data := arena[:copy(arena, segment) : 1500+packet.Slack]
+			data := arena[: copy(arena, segment) : 1500+packet.Slack]
 			arena = arena[1500+packet.Slack:]
 			b.Append(data, 0)
 		}
