@@ -431,3 +431,11 @@ func TestAbsurdPathMTUsAreNotBelieved(t *testing.T) {
 		})
 	}
 }
+
+func TestAStackThatDoesNothingSendsNothing(t *testing.T) {
+	s := newStack(t, Config{Addrs: []netip.Prefix{addrA4, addrA6}})
+	require.NoError(t, s.SetAddrs([]netip.Prefix{addrA6}))
+	_, err := s.Listen("tcp", ":80")
+	require.NoError(t, err)
+	require.False(t, waiting(&s.device.queue))
+}
