@@ -5,7 +5,6 @@ import (
 	"net"
 
 	"github.com/overlayd/overlayd/packet"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -118,69 +117,4 @@ func (d *device) WriteBatch(b *packet.Batch) error {
 		}
 	}
 	return nil
-}
-
-// deliver hands one packet to the protocols.
-func (s *Stack) deliver(p *packet.Packet) {
-	switch {
-	case p.Version() == 0 || lowersTooFar(p):
-		p.Drop(packet.Malformed)
-	case p.Seg != 0 && p.Protocol() == packet.ProtocolUDP:
-		s.deliverDatagrams(p)
-	default:
-		s.handle(p, p.Seg != 0)
-	}
-}
-
-// deliverDatagrams takes a superpacket of UDP apart: every datagram is a message
-// of its own to whoever reads it.
-func (s *Stack) deliverDatagrams(p *packet.Packet) {
-	var c packet.Cutter
-	if c.Start(p) != nil {
-		p.Drop(packet.Malformed)
-		return
-	}
-	for d := c.Next(); d != nil; d = c.Next() {
-		var one packet.Packet
-		one.Set(d, 0)
-		s.handle(&one, true)
-	}
-}
-
-// handle has a copy of p processed. The network endpoint is called directly rather
-// than through its interface, which would give one answer for all packets to the
-// question whether checksums are verified: those of a superpacket were when it was
-// merged.
-func (s *Stack) handle(p *packet.Packet, verified bool) {
-	in := s.in4
-	if p.Version() == 6 {
-		in = s.in6
-	}
-	// The headers lie apart from the payload, because gVisor copies the memory a
-	// header lies in, all of it, whenever the packet has a clone.
-	headers := headerSize(p)
-	payload := buffer.MakeWithView(buffer.NewViewWithData(p.Data[:headers]))
-	if headers < len(p.Data) {
-		payload.Append(buffer.NewViewWithData(p.Data[headers:]))
-	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
-	pkt.RXChecksumValidated = verified
-	in.HandlePacket(pkt)
-	pkt.DecRef()
-}
-
-// headerSize is how many bytes at the beginning of p are headers, or all of p if
-// that cannot be told.
-func headerSize(p *packet.Packet) int {
-	t := p.Transport()
-	size := len(p.Data) - len(t)
-	switch {
-	case p.Protocol() == packet.ProtocolTCP && len(t) >= header.TCPMinimumSize:
-		size += int(header.TCP(t).DataOffset())
-	case p.Protocol() == packet.ProtocolUDP:
-		size += header.UDPMinimumSize
-	default:
-		return len(p.Data)
-	}
-	return min(size, len(p.Data))
 }
