@@ -331,7 +331,7 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 			return nil
 		}
 		drop := func(l Lease) { holders.Delete(l.Addr) }
-		rounds := 2000
+		rounds := 500
 		if b.path != "" {
 			rounds = 60
 		}
@@ -385,15 +385,9 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 				}
 			})
 		}
-		stop := make(chan struct{})
 		for range 2 {
 			readers.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
+				for range 50 {
 					for l := range b.Leases(pools[0]) {
 						b.Lookup(l.Addr)
 						b.Owned(l.Owner)
@@ -404,7 +398,6 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 			})
 		}
 		players.Wait()
-		close(stop)
 		readers.Wait()
 		close(errs)
 		for err := range errs {
