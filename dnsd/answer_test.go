@@ -94,9 +94,13 @@ func ask(tb testing.TB, s *Server, m *dns.Msg, from client) *dns.Msg {
 	return resp
 }
 
-// text is a message with its records in order, so that rotation does not show.
+// text is a message with its records in order, so that rotation does not show,
+// and a zone's name, which may be in the question's case or its own, in one case.
 func text(m *dns.Msg) string {
 	m = m.Copy()
+	for _, rr := range m.Ns {
+		rr.Header().Name = strings.ToLower(rr.Header().Name)
+	}
 	byText := func(a, b dns.RR) int { return strings.Compare(a.String(), b.String()) }
 	slices.SortFunc(m.Answer, byText)
 	slices.SortFunc(m.Ns, byText)

@@ -254,9 +254,6 @@ func TestAStageDropsWhatDeservesNoAnswer(t *testing.T) {
 }
 
 func TestThePacketPathAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	up := newUpstream(t, answers(0, "example.com. 60 IN A 192.0.2.1"))
 	s := testServer(t, Config{Zones: []*Zone{testZone(t)}, Forward: &Forward{Upstreams: []Upstream{up.upstream()}}, RatePerSource: 1 << 30})
 	require.Len(t, askOnce(t, s, "example.com.").Answer, 1)
@@ -293,9 +290,6 @@ func TestThePacketPathAllocatesNothing(t *testing.T) {
 }
 
 func TestUDPAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	s := testServer(t, Config{Zones: []*Zone{testZone(t)}, RatePerSource: 1 << 30})
 	for _, on := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		l := listen(t, s, on)

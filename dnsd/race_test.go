@@ -1,5 +1,0 @@
-//go:build race
-
-package dnsd
-
-const raceEnabled = true
