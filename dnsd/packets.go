@@ -5,37 +5,134 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
+	"github.com/miekg/dns"
 )
 
-// maxQuery is the longest datagram read. It is more than we say we take.
+// maxQuery is the longest datagram read: more than we say we take.
 const maxQuery = 2048
 
 // readPackets answers what arrives on a socket until it is closed.
 func (s *Server) readPackets(conn net.PacketConn) {
-	buf := make([]byte, maxQuery)
-	for {
-		n, addr, err := conn.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
+	socket := packetSocket(plainSocket{conn})
+	if c, ok := conn.(*net.UDPConn); ok {
+		if s.readBatches(c) {
 			return
 		}
+		socket = newUDPSocket(c)
+	}
+	w := worker{server: s}
+	defer w.tally.flush(&s.counters)
+	buf := make([]byte, maxQuery)
+	for {
+		n, peer, err := socket.read(buf)
 		if err != nil {
-			// A datagram we sent may come back as an error of the next read, as
-			// when nobody listens where the query came from.
-			s.logger.Debug("dns: read", "addr", conn.LocalAddr(), "err", err)
-			select {
-			case <-s.ctx.Done():
+			if s.readFailed(conn, err) {
 				return
-			case <-time.After(time.Millisecond):
 			}
 			continue
 		}
-		message := append([]byte(nil), buf[:n]...)
-		s.wg.Go(func() {
-			if answer := s.handle(s.ctx, message, client{addr: addrPort(addr)}); answer != nil {
-				conn.WriteTo(answer, addr)
+		from := client{addr: peer.addr()}
+		w.now = s.clock()
+		length, v := w.receive(buf, n, &from)
+		if v == general {
+			if length, v = w.admit(buf, n, &from), answered; length == 0 {
+				message, asker := append([]byte(nil), buf[:n]...), from
+				s.wg.Go(func() {
+					if answer := s.admitted(message, asker); answer != nil {
+						socket.write(answer, peer)
+					}
+				})
+				v = ignored
 			}
-		})
+		}
+		if v == answered {
+			socket.write(buf[:length], peer)
+		}
+		w.tally.flush(&s.counters)
 	}
+}
+
+// readFailed reports whether an error ends the reading of a socket. Others pass:
+// a datagram we sent may come back as an error of the next read, as when nobody
+// listens where the query came from.
+func (s *Server) readFailed(conn net.PacketConn, err error) bool {
+	if errors.Is(err, net.ErrClosed) {
+		return true
+	}
+	s.logger.Debug("dns: read", "addr", conn.LocalAddr(), "err", err)
+	select {
+	case <-s.ctx.Done():
+		return true
+	case <-time.After(time.Millisecond):
+		return false
+	}
+}
+
+// A packetSocket reads datagrams and writes answers to where they came from.
+type packetSocket interface {
+	read(b []byte) (int, peer, error)
+	write(b []byte, to peer)
+}
+
+// A peer is the other end of a datagram.
+type peer struct {
+	net     net.Addr
+	session *dns.SessionUDP // holds also the address the datagram was sent to
+}
+
+func (p peer) addr() netip.AddrPort {
+	if p.session != nil {
+		return addrPort(p.session.RemoteAddr())
+	}
+	return addrPort(p.net)
+}
+
+// A plainSocket is any socket.
+type plainSocket struct{ net.PacketConn }
+
+func (s plainSocket) read(b []byte) (int, peer, error) {
+	n, addr, err := s.ReadFrom(b)
+	return n, peer{net: addr}, err
+}
+
+// write does not tell of errors: an answer that is lost is asked for again.
+func (s plainSocket) write(b []byte, to peer) { s.WriteTo(b, to.net) }
+
+// A udpSocket answers from the address that was asked, also when it is bound to
+// all of them.
+type udpSocket struct{ *net.UDPConn }
+
+func newUDPSocket(c *net.UDPConn) packetSocket {
+	if !addrPort(c.LocalAddr()).Addr().IsUnspecified() {
+		return plainSocket{c}
+	}
+	// Where the system has no such thing, it picks the address itself.
+	err6 := ipv6.NewPacketConn(c).SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true)
+	err4 := ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)
+	if err4 != nil && err6 != nil {
+		return plainSocket{c}
+	}
+	return udpSocket{c}
+}
+
+func (s udpSocket) read(b []byte) (int, peer, error) {
+	n, session, err := dns.ReadFromSessionUDP(s.UDPConn, b)
+	return n, peer{session: session}, err
+}
+
+func (s udpSocket) write(b []byte, to peer) { dns.WriteToSessionUDP(s.UDPConn, b, to.session) }
+
+// admitted answers a query that admit made room for.
+func (s *Server) admitted(message []byte, from client) []byte {
+	defer s.inFlight.leave(from.addr.Addr())
+	began := time.Now()
+	answer := s.handle(s.ctx, message, from)
+	s.logGeneral(message, answer, &from, time.Since(began))
+	return answer
 }
 
 // addrPort is the address behind a net.Addr, or zero when there is none.
@@ -51,5 +148,10 @@ func addrPort(a net.Addr) netip.AddrPort {
 	default:
 		ap, _ = netip.ParseAddrPort(a.String())
 	}
+	return plainAddr(ap)
+}
+
+// plainAddr is an address without zone, and IPv4 as such.
+func plainAddr(ap netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }

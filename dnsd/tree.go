@@ -1,6 +1,9 @@
 package dnsd
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // A tree maps canonical names to their owners: a hash array mapped trie whose
 // published nodes never change, so that readers need no lock and a change copies
@@ -54,66 +57,61 @@ func (t *tree) get(hash uint64, name []byte) *owner {
 	return nil
 }
 
-// own returns t, or a copy of it that e may write into.
+// own returns t, or a copy of it whose branches e may replace. Its owners are
+// still those of t.
 func (t *tree) own(e *edit) *tree {
 	if t.edit == e {
 		return t
 	}
-	return &tree{
-		edit: e, owned: t.owned, branched: t.branched,
-		owners:   append([]*owner(nil), t.owners...),
-		branches: append([]*tree(nil), t.branches...),
-	}
+	c := *t
+	c.edit = e
+	c.branches = slices.Clone(t.branches)
+	return &c
 }
 
 // put adds or replaces the owner of o's name.
 func (t *tree) put(e *edit, o *owner, shift int) *tree {
 	t = t.own(e)
 	if shift >= treeDepth {
-		for i, other := range t.owners {
-			if other.name == o.name {
-				t.owners[i] = o
-				return t
-			}
+		if i := t.listed(o); i >= 0 {
+			t.owners = replace(t.owners, i, o)
+		} else {
+			t.owners = insert(t.owners, len(t.owners), o)
 		}
-		t.owners = append(t.owners, o)
 		return t
 	}
 	bit := slot(o.hash, shift)
-	switch {
-	case t.branched&bit != 0:
+	if t.branched&bit != 0 {
 		i := rank(t.branched, bit)
 		t.branches[i] = t.branches[i].put(e, o, shift+treeBits)
-	case t.owned&bit == 0:
-		t.owners = insert(t.owners, rank(t.owned, bit), o)
-		t.owned |= bit
-	default:
-		i := rank(t.owned, bit)
-		other := t.owners[i]
-		if other.name == o.name {
-			t.owners[i] = o
-			return t
-		}
-		below := (&tree{edit: e}).put(e, other, shift+treeBits).put(e, o, shift+treeBits)
-		t.owners = remove(t.owners, i)
-		t.owned &^= bit
-		t.branches = insert(t.branches, rank(t.branched, bit), below)
-		t.branched |= bit
+		return t
 	}
+	i := rank(t.owned, bit)
+	if t.owned&bit == 0 {
+		t.owners = insert(t.owners, i, o)
+		t.owned |= bit
+		return t
+	}
+	other := t.owners[i]
+	if other.name == o.name {
+		t.owners = replace(t.owners, i, o)
+		return t
+	}
+	below := (&tree{edit: e}).put(e, other, shift+treeBits).put(e, o, shift+treeBits)
+	t.owners = remove(t.owners, i)
+	t.owned &^= bit
+	t.branches = insert(t.branches, rank(t.branched, bit), below)
+	t.branched |= bit
 	return t
 }
 
-// cut removes a name that is there. A branch left with one owner is folded into
-// its parent, so that the shape depends only on what the tree holds.
+// cut removes the owner of o's name, which is there. A branch left with one owner
+// is folded into its parent, so that the shape depends only on what the tree
+// holds.
 func (t *tree) cut(e *edit, o *owner, shift int) *tree {
 	t = t.own(e)
 	if shift >= treeDepth {
-		for i, other := range t.owners {
-			if other.name == o.name {
-				t.owners = remove(t.owners, i)
-				break
-			}
-		}
+		t.owners = remove(t.owners, t.listed(o))
 		return t
 	}
 	bit := slot(o.hash, shift)
@@ -130,11 +128,14 @@ func (t *tree) cut(e *edit, o *owner, shift int) *tree {
 	}
 	t.branches = remove(t.branches, i)
 	t.branched &^= bit
-	if len(below.owners) == 1 {
-		t.owners = insert(t.owners, rank(t.owned, bit), below.owners[0])
-		t.owned |= bit
-	}
+	t.owners = insert(t.owners, rank(t.owned, bit), below.owners[0])
+	t.owned |= bit
 	return t
+}
+
+// listed is the place of o's name in a list, or -1.
+func (t *tree) listed(o *owner) int {
+	return slices.IndexFunc(t.owners, func(other *owner) bool { return other.name == o.name })
 }
 
 // each calls yield for every owner until it returns false.
@@ -152,8 +153,10 @@ func (t *tree) each(yield func(*owner) bool) bool {
 	return true
 }
 
-// insert and remove keep slices at their exact length: a tree of a million names
-// has as many small slices, and spare room in each would double its memory.
+// insert, remove and replace return a new slice of the exact length: a tree of a
+// million names has as many small slices, and spare room in each would double
+// its memory.
+
 func insert[T any](s []T, i int, v T) []T {
 	out := make([]T, len(s)+1)
 	copy(out, s[:i])
@@ -169,5 +172,11 @@ func remove[T any](s []T, i int) []T {
 	out := make([]T, len(s)-1)
 	copy(out, s[:i])
 	copy(out[i:], s[i+1:])
+	return out
+}
+
+func replace[T any](s []T, i int, v T) []T {
+	out := slices.Clone(s)
+	out[i] = v
 	return out
 }

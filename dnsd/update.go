@@ -3,6 +3,7 @@ package dnsd
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -23,6 +24,12 @@ type Tx struct {
 	tree    *tree
 	records int
 	serial  uint32
+	counts  []count // changes to owner.below, to be undone when it fails
+}
+
+type count struct {
+	below *uint32
+	delta uint32 // modulo 2^32
 }
 
 // Update runs change and makes everything it did visible at once, or nothing of
@@ -33,6 +40,7 @@ func (z *Zone) Update(change func(tx *Tx) error) error {
 	defer z.mu.Unlock()
 	now := z.now.Load()
 	tx := &Tx{zone: z, edit: new(edit), tree: now.tree, records: now.records, serial: now.serial}
+	defer tx.end()
 	if err := change(tx); err != nil {
 		return err
 	}
@@ -41,6 +49,15 @@ func (z *Zone) Update(change func(tx *Tx) error) error {
 	}
 	tx.serial++
 	return tx.commit()
+}
+
+// end takes back what a transaction that was not committed did to counts, and
+// cuts it off from the zone: what is published is never written again.
+func (tx *Tx) end() {
+	for _, c := range tx.counts {
+		*c.below -= c.delta
+	}
+	tx.zone, tx.counts = nil, nil
 }
 
 // Add adds a record, as Tx.Add does.
@@ -122,23 +139,24 @@ func (tx *Tx) SetAddresses(name string, addrs ...netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	rdatas := make(map[uint16][]string)
+	var v4, v6 []string
 	for _, a := range addrs {
 		rdata, err := Address(a).pack(nil, "")
 		if err != nil {
 			return err
 		}
-		recordType := Address(a).recordType()
-		if !slices.Contains(rdatas[recordType], string(rdata)) {
-			rdatas[recordType] = append(rdatas[recordType], string(rdata))
+		family := &v4
+		if len(rdata) == 16 {
+			family = &v6
+		}
+		if !slices.Contains(*family, string(rdata)) {
+			*family = append(*family, string(rdata))
 		}
 	}
-	for _, recordType := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		if err := tx.put(wire, recordType, tx.zone.ttl, rdatas[recordType]); err != nil {
-			return err
-		}
+	if err := tx.put(wire, dns.TypeA, tx.zone.ttl, v4); err != nil {
+		return err
 	}
-	return nil
+	return tx.put(wire, dns.TypeAAAA, tx.zone.ttl, v6)
 }
 
 // Delete removes the record with this name and data, whatever its TTL. It is no
@@ -183,7 +201,7 @@ func (tx *Tx) name(text string) (string, error) {
 		return "", err
 	}
 	wire = canonical(wire)
-	if tx.zone.apexOf(wire) == "" {
+	if tx.zone.of(wire) == noZone {
 		return "", &NameError{text, "is outside the zone " + tx.zone.Origin()}
 	}
 	return wire, nil
@@ -206,15 +224,15 @@ func (tx *Tx) check(r Record) (name string, ttl uint32, rdata string, err error)
 	return name, ttl, string(b), nil
 }
 
-// apexOf is the apex of the zone a name lies in, or "".
-func (z *Zone) apexOf(name string) string {
+// of is the index of the apex a name belongs to, or noZone.
+func (z *Zone) of(name string) uint32 {
 	for len(name) > 1 {
-		if z.apexes[name] {
-			return name
+		if i, ok := z.apexes[name]; ok {
+			return i
 		}
 		name = parent(name)
 	}
-	return ""
+	return noZone
 }
 
 func (tx *Tx) get(name string) *owner {
@@ -288,8 +306,8 @@ func (tx *Tx) nameAddress(rdata, name string, ttl uint32) error {
 	if err := tx.replace(reverse, dns.TypePTR, ttl, names); err != nil {
 		return err
 	}
-	if tx.get(reverse).zone == "" {
-		tx.own(reverse).zone = reverse
+	if tx.get(reverse).zone == noZone {
+		tx.own(reverse).zone = ownZone
 	}
 	return nil
 }
@@ -341,7 +359,7 @@ func (tx *Tx) alone(name string, recordType uint16, count int) error {
 	var others, alias bool
 	if o != nil {
 		alias = o.index(dns.TypeCNAME) >= 0
-		others = o.apex() && tx.zone.apexes[name] || len(o.sets) > 1 || len(o.sets) == 1 && !alias
+		others = tx.zone.apexes[name] != noZone || len(o.sets) > 1 || len(o.sets) == 1 && !alias
 	}
 	switch {
 	case recordType == dns.TypeCNAME && (others || count > 1):
@@ -361,29 +379,48 @@ func (tx *Tx) own(name string) *owner {
 	if was := tx.get(name); was != nil {
 		*o = *was
 	} else {
-		*o = owner{name: name, hash: hashName([]byte(name)), zone: tx.zone.apexOf(name)}
+		*o = owner{name: name, hash: hashName([]byte(name)), zone: tx.zone.of(name)}
 		if above := parent(name); above != "\x00" {
-			p := tx.own(above)
-			p.children++
-			p.wild = p.wild || isWildcard(name)
+			tx.child(above, isWildcard(name))
 		}
 	}
 	tx.tree = tx.tree.put(tx.edit, o, 0)
 	return o
 }
 
+// child counts a new name below the one of this name.
+func (tx *Tx) child(name string, wildcard bool) {
+	o := tx.get(name)
+	if o == nil || o.below == nil || wildcard {
+		o = tx.own(name)
+		o.wild = o.wild || wildcard
+		if o.below == nil {
+			o.below = new(uint32)
+		}
+	}
+	tx.count(o.below, 1)
+}
+
+func (tx *Tx) count(below *uint32, delta uint32) {
+	*below += delta
+	tx.counts = append(tx.counts, count{below, delta})
+}
+
 // prune removes an owner that nothing needs any more, and then those above it.
 func (tx *Tx) prune(o *owner) {
-	for len(o.sets) == 0 && o.children == 0 && !tx.zone.apexes[o.name] {
+	for len(o.sets) == 0 && (o.below == nil || *o.below == 0) && tx.zone.apexes[o.name] == noZone {
 		tx.tree = tx.tree.cut(tx.edit, o, 0)
 		above := parent(o.name)
 		if above == "\x00" {
 			return
 		}
-		wild := isWildcard(o.name)
-		o = tx.own(above)
-		o.children--
-		o.wild = o.wild && !wild
+		wildcard := isWildcard(o.name)
+		o = tx.get(above)
+		tx.count(o.below, math.MaxUint32) // less one
+		if wildcard {
+			o = tx.own(above)
+			o.wild = false
+		}
 	}
 }
 
@@ -397,9 +434,8 @@ func (tx *Tx) commit() error {
 		return err
 	}
 	tx.zone.now.Store(&snapshot{
-		tree: tx.tree, records: tx.records, serial: tx.serial,
-		soa: soa, ns: tx.zone.ns, negativeTTL: tx.zone.negativeTTL,
+		zone: tx.zone, tree: tx.tree, records: tx.records, serial: tx.serial, soa: soa,
 	})
-	tx.edit = new(edit) // what is published is never written again
+	tx.counts = nil
 	return nil
 }

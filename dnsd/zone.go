@@ -45,9 +45,10 @@ type Zone struct {
 	origin      string // canonical
 	ttl         uint32
 	negativeTTL uint32
-	ns          set             // at every apex
-	soaNames    string          // MNAME and RNAME of the SOA
-	apexes      map[string]bool // of the zone and its configured reverse zones
+	ns          set               // at every apex
+	soaNames    string            // MNAME and RNAME of the SOA
+	apexes      map[string]uint32 // of the zone and its configured reverse zones: index in apexNames
+	apexNames   []string          // the first is no apex at all
 	maxRecords  int
 
 	mu  sync.Mutex // held by writers
@@ -56,25 +57,32 @@ type Zone struct {
 
 // A snapshot is a zone at one moment. It never changes.
 type snapshot struct {
+	zone    *Zone
 	tree    *tree
 	records int
 	serial  uint32
-	soa, ns set // at every apex
-
-	negativeTTL uint32
+	soa     set // at every apex, as the zone's NS records are
 }
 
 // An owner is a name and its records. One without records exists because a name
 // below it does (an empty non-terminal, RFC 4592 section 2.2.2), or because it
 // is the apex of a zone.
 type owner struct {
-	name     string // canonical
-	hash     uint64
-	zone     string // the apex of its zone, canonical; "" above every apex
-	sets     []set
-	children uint32 // names directly below
-	wild     bool   // one of them is the wildcard
+	name string // canonical
+	hash uint64
+	sets []set
+	// below counts the names directly below, and is nil when there never was one.
+	// It is shared by the copies of the owner and belongs to the writer: if each
+	// new name had to copy the owner above, changes would cost half as much again.
+	below *uint32
+	zone  uint32 // index of the zone's apex, noZone, or ownZone
+	wild  bool   // one of the names below is the wildcard
 }
+
+const (
+	noZone  = 0              // the name stands above every apex
+	ownZone = math.MaxUint32 // the reverse name of an address outside the configured prefixes
+)
 
 // NewZone makes a zone that holds its SOA and NS records only. The error is a
 // NameError or says which field is wrong.
@@ -86,7 +94,7 @@ func NewZone(cfg ZoneConfig) (*Zone, error) {
 	if cfg.Origin == "" || origin == "\x00" {
 		return nil, &NameError{cfg.Origin, "a zone needs an origin below the root"}
 	}
-	z := &Zone{origin: canonical(origin), apexes: make(map[string]bool), maxRecords: cfg.MaxRecords}
+	z := &Zone{origin: canonical(origin), apexes: make(map[string]uint32), apexNames: []string{""}, maxRecords: cfg.MaxRecords}
 	if z.ttl, err = seconds(cfg.TTL, 30); err != nil {
 		return nil, err
 	}
@@ -119,23 +127,30 @@ func NewZone(cfg ZoneConfig) (*Zone, error) {
 	}
 	z.soaNames = nameservers[0] + mailbox
 
-	z.apexes[z.origin] = true
+	z.addApex(z.origin)
 	for _, p := range cfg.Reverse {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("dnsd: reverse zone %v: not a usable prefix", p)
 		}
 		for _, name := range reverseZones(p) {
-			z.apexes[name] = true
+			z.addApex(name)
 		}
 	}
 	tx := &Tx{zone: z, edit: new(edit), tree: new(tree), serial: uint32(time.Now().Unix())}
-	for name := range z.apexes {
+	for _, name := range z.apexNames[1:] {
 		tx.own(name)
 	}
 	if err := tx.commit(); err != nil {
 		return nil, err
 	}
 	return z, nil
+}
+
+func (z *Zone) addApex(name string) {
+	if _, ok := z.apexes[name]; !ok {
+		z.apexes[name] = uint32(len(z.apexNames))
+		z.apexNames = append(z.apexNames, name)
+	}
 }
 
 // seconds is a TTL in whole seconds, rounded up so that a short one is not none
@@ -198,7 +213,13 @@ func (o *owner) records(yield func(Record) bool) bool {
 	return true
 }
 
-func (o *owner) apex() bool { return o.zone == o.name }
+// apexOf is the apex of the zone an owner belongs to, or "".
+func (z *Zone) apexOf(o *owner) string {
+	if o.zone == ownZone {
+		return o.name
+	}
+	return z.apexNames[o.zone]
+}
 
 // find returns the owner's records of one type, those every apex has included,
 // or nil.
@@ -208,12 +229,14 @@ func (s *snapshot) find(o *owner, recordType uint16) *set {
 			return &o.sets[i]
 		}
 	}
-	if o.apex() {
-		switch recordType {
-		case dns.TypeSOA:
+	switch recordType {
+	case dns.TypeSOA:
+		if s.zone.apexOf(o) == o.name {
 			return &s.soa
-		case dns.TypeNS:
-			return &s.ns
+		}
+	case dns.TypeNS:
+		if s.zone.apexOf(o) == o.name {
+			return &s.zone.ns
 		}
 	}
 	return nil
@@ -225,10 +248,10 @@ func (s *snapshot) find(o *owner, recordType uint16) *set {
 // no zone of ours.
 func (s *snapshot) match(n *name) (o *owner, zone string) {
 	if o = s.tree.get(n.hash, n.wire()); o != nil {
-		if o.zone == "" {
+		if o.zone == noZone {
 			return nil, ""
 		}
-		return o, o.zone
+		return o, s.zone.apexOf(o)
 	}
 	// An ancestor exists wherever a descendant does, so walking down from the top
 	// ends at the closest encloser, however many labels were asked for.
@@ -241,8 +264,8 @@ func (s *snapshot) match(n *name) (o *owner, zone string) {
 			break
 		}
 		encloser = above
-		if above.zone != "" {
-			zone = above.zone
+		if above.zone != noZone {
+			zone = s.zone.apexOf(above)
 		}
 	}
 	if zone == "" || !encloser.wild {
@@ -265,6 +288,20 @@ type name struct {
 
 func (n *name) wire() []byte      { return n.bytes[:n.length] }
 func (n *name) from(i int) []byte { return n.bytes[n.offsets[i]:n.length] }
+
+// within reports whether the name is apex or stands below it.
+func (n *name) within(apex string) bool {
+	at := n.length - len(apex)
+	if at < 0 || string(n.bytes[at:n.length]) != apex {
+		return false
+	}
+	for i := range n.labels {
+		if int(n.offsets[i]) == at {
+			return true
+		}
+	}
+	return false
+}
 
 // read takes the name b begins with, in lower case, and returns its length, or 0
 // when it is malformed or compressed, which a question's name never is.

@@ -159,7 +159,11 @@ func (c *tcpConn) Close() error {
 	return c.end(c.ep.Close)
 }
 
-// abort implements socket.
+func (c *tcpConn) wake() {
+	c.in.deadline.close()
+	c.out.deadline.close()
+}
+
 func (c *tcpConn) abort() { c.end(c.ep.Abort) }
 
 func (c *tcpConn) end(endpoint func()) error {

@@ -123,45 +123,64 @@ func (d *device) WriteBatch(b *packet.Batch) error {
 // deliver hands one packet to the protocols.
 func (s *Stack) deliver(p *packet.Packet) {
 	switch {
+	case p.Version() == 0 || lowersTooFar(p):
+		p.Drop(packet.Malformed)
 	case p.Seg != 0 && p.Protocol() == packet.ProtocolUDP:
 		s.deliverDatagrams(p)
-	case lowersTooFar(p):
-		p.Drop(packet.Malformed)
-	case p.Version() == 4:
-		handle(s.in4, p.Data, p.Seg != 0)
-	case p.Version() == 6:
-		handle(s.in6, p.Data, p.Seg != 0)
 	default:
-		p.Drop(packet.Malformed)
+		s.handle(p, p.Seg != 0)
 	}
 }
 
 // deliverDatagrams takes a superpacket of UDP apart: every datagram is a message
 // of its own to whoever reads it.
 func (s *Stack) deliverDatagrams(p *packet.Packet) {
-	in := s.in4
-	if p.Version() == 6 {
-		in = s.in6
-	}
 	var c packet.Cutter
 	if c.Start(p) != nil {
 		p.Drop(packet.Malformed)
 		return
 	}
 	for d := c.Next(); d != nil; d = c.Next() {
-		handle(in, d, true)
+		var one packet.Packet
+		one.Set(d, 0)
+		s.handle(&one, true)
 	}
 }
 
-// handle has in process a copy of data. The network endpoint is called directly
-// rather than through its interface, which would give one answer for all packets
-// to the question whether checksums are verified: those of a superpacket were
-// when it was merged.
-func handle(in stack.NetworkEndpoint, data []byte, verified bool) {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-		Payload: buffer.MakeWithView(buffer.NewViewWithData(data)),
-	})
+// handle has a copy of p processed. The network endpoint is called directly rather
+// than through its interface, which would give one answer for all packets to the
+// question whether checksums are verified: those of a superpacket were when it was
+// merged.
+func (s *Stack) handle(p *packet.Packet, verified bool) {
+	in := s.in4
+	if p.Version() == 6 {
+		in = s.in6
+	}
+	// The headers lie apart from the payload, because gVisor copies the memory a
+	// header lies in, all of it, whenever the packet has a clone.
+	headers := headerSize(p)
+	payload := buffer.MakeWithView(buffer.NewViewWithData(p.Data[:headers]))
+	if headers < len(p.Data) {
+		payload.Append(buffer.NewViewWithData(p.Data[headers:]))
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	pkt.RXChecksumValidated = verified
 	in.HandlePacket(pkt)
 	pkt.DecRef()
+}
+
+// headerSize is how many bytes at the beginning of p are headers, or all of p if
+// that cannot be told.
+func headerSize(p *packet.Packet) int {
+	t := p.Transport()
+	size := len(p.Data) - len(t)
+	switch {
+	case p.Protocol() == packet.ProtocolTCP && len(t) >= header.TCPMinimumSize:
+		size += int(header.TCP(t).DataOffset())
+	case p.Protocol() == packet.ProtocolUDP:
+		size += header.UDPMinimumSize
+	default:
+		return len(p.Data)
+	}
+	return min(size, len(p.Data))
 }

@@ -173,30 +173,23 @@ func (s *Stack) connectTCP(ctx context.Context, to netip.AddrPort) (*tcpConn, er
 		d.ep.Close()
 		return nil, ctx.Err()
 	}
-	if err := d.ep.LastError(); err != nil {
-		s.forget(d)
-		d.ep.Close()
-		return nil, s.dialError(err)
-	}
 	if !s.enter() {
+		s.forget(d)
 		d.ep.Close()
 		return nil, errStackClosed
 	}
 	defer s.leave()
-	c, terr := newTCPConn(s, d.ep, d.queue)
+	var c *tcpConn
+	terr := d.ep.LastError()
+	if terr == nil {
+		c, terr = newTCPConn(s, d.ep, d.queue)
+	}
 	s.forget(d)
 	if terr != nil {
 		d.ep.Close()
 		return nil, sysError("connect", terr)
 	}
 	return c, nil
-}
-
-func (s *Stack) dialError(err tcpip.Error) error {
-	if aborted(err) && s.isClosed() {
-		return errStackClosed
-	}
-	return sysError("connect", err)
 }
 
 // A dialing is a connection that is being made.
@@ -207,7 +200,8 @@ type dialing struct {
 	ready chan struct{}
 }
 
-// abort implements socket.
+func (d *dialing) wake() {} // it asks whether the stack is closed
+
 func (d *dialing) abort() { d.ep.Abort() }
 
 // startTCP sends the first segment.

@@ -56,12 +56,3 @@ func sysError(op string, err tcpip.Error) error {
 func opError(op, network string, source, addr net.Addr, err error) error {
 	return &net.OpError{Op: op, Net: network, Source: source, Addr: addr, Err: err}
 }
-
-// aborted reports whether err is what gVisor says after Abort.
-func aborted(err tcpip.Error) bool {
-	switch err.(type) {
-	case *tcpip.ErrAborted, *tcpip.ErrInvalidEndpointState:
-		return true
-	}
-	return false
-}

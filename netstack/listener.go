@@ -194,6 +194,10 @@ func (l *tcpListener) Close() error {
 	return err
 }
 
+func (l *tcpListener) wake() { l.in.deadline.close() }
+
+func (l *tcpListener) abort() { l.Close() }
+
 // Addr implements net.Listener.
 func (l *tcpListener) Addr() net.Addr { return l.addr }
 

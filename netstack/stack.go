@@ -84,9 +84,11 @@ type Stack struct {
 	sockets   map[socket]struct{} // all others
 }
 
-// A socket is what the Stack has to end when it closes.
+// A socket is what the Stack has to end when it closes. First all are woken, so
+// that each says it was closed and none that the other end of it was.
 type socket interface {
-	abort()
+	wake()  // ends its calls, present and future, with net.ErrClosed
+	abort() // ends its endpoint
 }
 
 // New makes a running Stack. It fails, and leaves nothing behind, when the MTU,
@@ -189,10 +191,13 @@ func (s *Stack) Close() error {
 	// TCP's own goroutines and timers.
 
 	s.mu.Lock()
-	listeners, sockets := slices.Collect(maps.Keys(s.listeners)), slices.Collect(maps.Keys(s.sockets))
+	sockets := slices.Collect(maps.Keys(s.sockets))
+	for l := range s.listeners {
+		sockets = append(sockets, l)
+	}
 	s.mu.Unlock()
-	for _, l := range listeners {
-		l.Close()
+	for _, k := range sockets {
+		k.wake()
 	}
 	for _, k := range sockets {
 		k.abort()
@@ -223,12 +228,6 @@ func (s *Stack) enter() bool {
 }
 
 func (s *Stack) leave() { s.life.RUnlock() }
-
-func (s *Stack) isClosed() bool {
-	s.life.RLock()
-	defer s.life.RUnlock()
-	return s.closed
-}
 
 // track has k ended when the stack is closed; the caller is between enter and
 // leave.

@@ -285,7 +285,11 @@ func (c *udpConn) Close() error {
 	return err
 }
 
-// abort implements socket.
+func (c *udpConn) wake() {
+	c.in.deadline.close()
+	c.out.deadline.close()
+}
+
 func (c *udpConn) abort() { c.Close() }
 
 // LocalAddr implements net.Conn and net.PacketConn.

@@ -204,25 +204,30 @@ func TestALookupEnds(t *testing.T) {
 	}
 }
 
-// Sending to a link-local address without a zone fails in the kernel, so nothing
-// leaves the machine.
-const dead = "fe80::1"
-
 func TestTheNextAddressIsTriedWhenHandshakesFail(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, engine overlay.Engine) {
 		names := newNames()
-		names.set("b.example.net", dead, "127.0.0.1")
+		names.set("b.example.net", "127.0.0.1", "::1")
 		a, b := newSide(t, engine, 1, resolver(names)), newSide(t, engine, 2)
 		join(t, b, a)
+		dead, front := listenBoth(t)
+		r := newRelay(t, front, netip.AddrPortFrom(netip.IPv6Loopback(), b.ListenPort()))
 		p := b.as()
-		p.Endpoint = fmt.Sprintf("b.example.net:%d", b.ListenPort())
+		p.Endpoint = fmt.Sprintf("b.example.net:%d", r.addr().Port())
 		require.NoError(t, a.SetPeer(t.Context(), p))
+		require.Equal(t, dead.LocalAddr().String(), a.peer(t, b.PublicKey()).Addr.String())
+
 		want := a.send(t, b, false, "at last")
 		require.Equal(t, want, b.take(t))
-		require.Equal(t, fmt.Sprintf("127.0.0.1:%d", b.ListenPort()), a.peer(t, b.PublicKey()).Addr.String())
+		require.Equal(t, r.addr(), a.peer(t, b.PublicKey()).Addr)
 		require.Equal(t, 2, names.count())
 	})
 }
 
+// always knows every name.
+type always struct{}
 
+func (always) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	return []netip.Addr{netip.IPv6Loopback()}, nil
+}

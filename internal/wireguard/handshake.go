@@ -178,8 +178,8 @@ func (e *Engine) answerResponse(m *handshakeMessage, data []byte, w *sender) boo
 	p.handshakeComplete()
 
 	// The responder may only send after it has heard from us, so there is always
-	// a first packet: one that waited, or a keepalive. Its answer may be here
-	// before the next line is, so the session can receive already.
+	// a first packet: one that waited, or a keepalive. What it answers names the
+	// session, which must be found by then.
 	e.sessions.establish(s)
 	if !p.flushStaged(s, w) {
 		e.keepalive(p, s, w)

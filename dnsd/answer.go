@@ -1,0 +1,152 @@
+package dnsd
+
+import (
+	"math/rand/v2"
+
+	"github.com/miekg/dns"
+)
+
+// A verdict says what became of a message.
+type verdict uint8
+
+const (
+	// general: the in-place path does not know the answer; handle does.
+	general verdict = iota
+	// answered: the answer stands in the message's place.
+	answered
+	// ignored: the message deserves no answer.
+	ignored
+)
+
+// answer turns the query in buf[:n] into its answer, in place, and returns its
+// length, at most len(buf). It knows the names of our zones that are no alias
+// and what is fresh in the cache, and leaves all else to handle, which answers
+// the same where both do. It does not allocate.
+func (w *worker) answer(buf []byte, n int, from *client) (int, verdict) {
+	q := &w.query
+	if !q.parse(buf[:n]) || q.class != dns.ClassINET || q.version != 0 {
+		return 0, general
+	}
+	if q.recordType >= dns.TypeIXFR && q.recordType <= dns.TypeANY {
+		return 0, general
+	}
+	limit := len(buf)
+	if from.transport != overTCP {
+		limit = min(limit, q.limit())
+	}
+	snap, o, zone := w.server.match(&q.name)
+	if zone != "" {
+		return w.authoritative(buf, limit, from, snap, o, zone)
+	}
+	if from.recurse && q.rd {
+		return w.cached(buf, limit, from)
+	}
+	return 0, general
+}
+
+// authoritative answers from a zone (RFC 1034 section 4.3.2). The question stays
+// as it was asked, in its own case, and records point back to it.
+func (w *worker) authoritative(buf []byte, limit int, from *client, snap *snapshot, o *owner, zone string) (int, verdict) {
+	q := &w.query
+	var found *set
+	if o != nil {
+		if found = snap.find(o, q.recordType); found == nil && o.index(dns.TypeCNAME) >= 0 {
+			return 0, general
+		}
+	}
+	size := rrHeader + len(snap.soaData())
+	if found != nil {
+		size = len(found.wire)
+	}
+	a := reply{flags: flagAA}
+	if from.recurse {
+		a.ra = flagRA
+	}
+	out := buf[:q.end]
+	switch {
+	case !w.fits(size, limit):
+		if from.transport == overTCP {
+			return 0, general // it fits a message, but not this buffer
+		}
+		a.flags |= flagTC
+	case found != nil:
+		out, a.answers = found.appendRotated(out), found.count
+	default:
+		// The zone's name is the end of the name asked for.
+		at := 0xc000 | uint16(q.end-4-len(zone))
+		out = appendRecord(out, at, dns.TypeSOA, snap.zone.negativeTTL, snap.soaData())
+		a.authorities = 1
+		if o == nil {
+			a.rcode = dns.RcodeNameError
+		}
+	}
+	return w.finish(out, a), answered
+}
+
+// cached answers what an upstream said before and still holds.
+func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
+	q, f := &w.query, w.server.forward
+	hash := hashQuestion(q.hash, q.recordType, q.do, q.cd)
+	e := f.cache.get(hash, q.wire(), q.recordType, q.do, q.cd)
+	if e == nil || !e.fresh(w.now) {
+		return 0, general
+	}
+	a := reply{ra: flagRA, rcode: e.rcode}
+	out := buf[:q.end]
+	if w.fits(len(e.body), limit) {
+		out = e.appendBody(out, w.now)
+		a.answers, a.authorities = e.counts[0], e.counts[1]
+	} else if from.transport == overTCP {
+		return 0, general
+	} else {
+		a.flags = flagTC
+	}
+	w.tally.add(cacheHits, 1)
+	f.hit(e, w.now)
+	return w.finish(out, a), answered
+}
+
+// fits reports whether records of so many bytes fit behind the question.
+func (w *worker) fits(size, limit int) bool {
+	if w.query.edns {
+		limit -= optSize
+	}
+	return w.query.end+size <= limit
+}
+
+// A reply is what the header of an answer says.
+type reply struct {
+	flags, ra, rcode     byte
+	answers, authorities uint16
+}
+
+// finish completes the answer whose question and records stand in out.
+func (w *worker) finish(out []byte, a reply) int {
+	var additional uint16
+	if w.query.edns {
+		out, additional = appendOPT(out, w.query.do), 1
+	}
+	setHeader(out, flagQR|a.flags, a.rcode, 1, a.answers, a.authorities, additional)
+	out[3] |= a.ra
+	if a.flags&flagTC != 0 {
+		w.tally.add(truncated, 1)
+	}
+	w.tally.add(rcodes+counter(a.rcode), 1)
+	return len(out)
+}
+
+// soaData is the data of the SOA record.
+func (s *snapshot) soaData() string { return s.soa.wire[rrHeader:] }
+
+// appendRotated appends the set's records beginning at a random one, so that
+// clients which take the first are spread over all (RFC 1794).
+func (s *set) appendRotated(b []byte) []byte {
+	at := 0
+	if s.count > 1 {
+		for range rand.Uint32N(uint32(s.count)) {
+			at += firstRecord(s.wire[at:])
+		}
+	}
+	b = append(b, s.wire[at:]...)
+	return append(b, s.wire[:at]...)
+}

@@ -1,0 +1,96 @@
+package dnsd
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// errUseless is an answer that does not say what was asked, such as a referral
+// from a server that does not resolve.
+var errUseless = errors.New("dnsd: the resolver neither answers nor denies")
+
+// clean takes from a resolver's reply what answers the question and drops all
+// else: records that are not of the chain from the name asked for through its
+// aliases, and authority that does not cover the name, whoever sent them (RFC
+// 2181 section 5.4.1, RFC 5452 section 6). The names of the chain's first link
+// come out in the case of the question.
+func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
+	asked := nameText(q.name)
+	out := &dns.Msg{Compress: true, Question: []dns.Question{{Name: asked, Qtype: q.recordType, Qclass: dns.ClassINET}}}
+	out.Rcode = reply.Rcode
+	if !conclusive(reply.Rcode) {
+		return out, nil
+	}
+	name, found := asked, false
+	for hop := 0; !found && hop <= maxAliases; hop++ {
+		var next string
+		for _, rr := range reply.Answer {
+			h := rr.Header()
+			if h.Class != dns.ClassINET {
+				continue
+			}
+			switch {
+			case dname(rr, name):
+				out.Answer = append(out.Answer, rr)
+			case !strings.EqualFold(h.Name, name):
+			case h.Rrtype == q.recordType:
+				h.Name, found = name, true
+				out.Answer = append(out.Answer, rr)
+			case h.Rrtype == dns.TypeCNAME && next == "":
+				h.Name, next = name, rr.(*dns.CNAME).Target
+				out.Answer = append(out.Answer, rr)
+			case q.do && covers(rr, q.recordType):
+				h.Name = name
+				out.Answer = append(out.Answer, rr)
+			}
+		}
+		if next == "" {
+			break
+		}
+		if !found {
+			name = next
+		}
+	}
+	if found {
+		out.Rcode = dns.RcodeSuccess
+	}
+	for _, rr := range reply.Ns {
+		h := rr.Header()
+		if h.Class != dns.ClassINET {
+			continue
+		}
+		switch h.Rrtype {
+		case dns.TypeSOA:
+			if !found && dns.IsSubDomain(h.Name, name) && !slices.ContainsFunc(out.Ns, isSOA) {
+				out.Ns = append(out.Ns, rr)
+			}
+		case dns.TypeNSEC, dns.TypeNSEC3, dns.TypeRRSIG:
+			if q.do {
+				out.Ns = append(out.Ns, rr)
+			}
+		}
+	}
+	denied := out.Rcode == dns.RcodeNameError || slices.ContainsFunc(out.Ns, isSOA)
+	if !found && !denied && !reply.RecursionAvailable && !reply.Authoritative {
+		return nil, errUseless
+	}
+	return out, nil
+}
+
+func isSOA(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA }
+
+// dname reports whether rr redirects names below its own, of which name is one
+// (RFC 6672); the alias for name that follows from it stands beside it.
+func dname(rr dns.RR, name string) bool {
+	h := rr.Header()
+	return h.Rrtype == dns.TypeDNAME && dns.IsSubDomain(h.Name, name) && !strings.EqualFold(h.Name, name)
+}
+
+// covers reports whether rr signs records of a type, or an alias.
+func covers(rr dns.RR, recordType uint16) bool {
+	sig, ok := rr.(*dns.RRSIG)
+	return ok && (sig.TypeCovered == recordType || sig.TypeCovered == dns.TypeCNAME)
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package dnsd
+
+const raceEnabled = false

@@ -1,0 +1,3 @@
+package ipam
+
+func helperMain() {}
