@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -84,7 +85,7 @@ func (b *bed) restart() {
 	require.NoError(b.t, err)
 	b.Authority = a
 	requireSound(b.t, a)
-	require.Equal(b.t, before, contents(a))
+	requireSame(b.t, before, contents(a))
 }
 
 // contents is everything an authority would have in its file, as text.
@@ -97,6 +98,29 @@ func contents(a *Authority) map[string]string {
 		all[p.String()] = string(appendClaim(nil, c))
 	}
 	return all
+}
+
+// requireSame compares contents and tells what is different only.
+func requireSame(t testing.TB, want, got map[string]string) {
+	t.Helper()
+	if diff := difference(want, got); diff != "" {
+		require.FailNow(t, diff)
+	}
+}
+
+func difference(want, got map[string]string) string {
+	var diff []string
+	for k, v := range want {
+		if g, ok := got[k]; !ok || g != v {
+			diff = append(diff, fmt.Sprintf("%s is %q, want %q", k, g, v))
+		}
+	}
+	for k, g := range got {
+		if _, ok := want[k]; !ok {
+			diff = append(diff, fmt.Sprintf("%s is %q, want none", k, g))
+		}
+	}
+	return strings.Join(diff, "\n")
 }
 
 // requireSound checks every index of an authority against its records and claims.

@@ -56,9 +56,11 @@ func (a *Authority) enqueue(changes []change) (g *group, lead bool) {
 // fails it takes the group's changes back, and those of the group that formed
 // meanwhile, which may rest on them.
 func (a *Authority) write(g *group) {
-	a.writer.Lock()
-	defer a.writer.Unlock()
-	defer close(g.done)
+	a.writer <- struct{}{}
+	defer func() {
+		close(g.done)
+		<-a.writer
+	}()
 
 	a.mu.Lock()
 	if g.failed {

@@ -166,7 +166,7 @@ func openBolt(path string) (*bolt.DB, error) {
 		// read through anyway, and cost nothing until then.
 		NoFreelistSync: true,
 		// Ours is the lock that counts; this one only keeps off tools.
-		Timeout: time.Second,
+		Timeout: 100 * time.Millisecond,
 	})
 	if errors.Is(err, bolt.ErrTimeout) {
 		return nil, &HeldError{Path: path}

@@ -57,8 +57,8 @@ type Authority struct {
 	config Config
 	epoch  time.Time // the zero of the authority's clock, which no change of the system's moves
 
-	file   *file      // nil: memory only
-	writer sync.Mutex // held while the file is written; taken before mu
+	file   *file         // nil: memory only
+	writer chan struct{} // full while the file is written
 
 	mu         sync.RWMutex // protects all below
 	closed     bool
@@ -97,6 +97,7 @@ func newAuthority(c Config) *Authority {
 	return &Authority{
 		config:  c,
 		epoch:   time.Now(),
+		writer:  make(chan struct{}, 1),
 		pools:   make(map[netip.Prefix]*pool),
 		records: make(map[netip.Addr]*record),
 		owned:   make(map[ownerKey]*record),

@@ -65,6 +65,8 @@ func (l *loader) pair(bucket string, key, value []byte) error {
 	case string(bucketLeases):
 		l.sum.add(bucketLeases, key, value)
 		l.fail(l.lease(key, value))
+	default:
+		l.fail(damaged("unknown bucket %q", bucket))
 	}
 	return nil
 }

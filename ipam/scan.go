@@ -30,6 +30,7 @@ const (
 
 	metaMagic   = 0xED0CDAED
 	metaVersion = 2
+	metaLen     = 64
 	noFreelist  = math.MaxUint64
 
 	elemBucket   = 0x01
@@ -84,12 +85,21 @@ func (s *scanner) readMeta() (root uint64, err error) {
 		return 0, damaged("%d bytes are too short", s.size)
 	}
 	var best []byte
-	for id := range uint64(2) {
-		page := make([]byte, pageSize)
-		if _, err := s.f.ReadAt(page, int64(id)*pageSize); err != nil {
+	// bbolt takes the first whole meta it finds at one of these places for the page
+	// size. The middle two are nobody's.
+	for _, at := range []int64{0, 1024, 2048, pageSize} {
+		page := make([]byte, pageHeader+metaLen)
+		if _, err := s.f.ReadAt(page, at); err != nil {
 			return 0, err
 		}
-		if m := page[pageHeader:]; soundMeta(m) && (best == nil || metaTxid(best) < metaTxid(m)) {
+		m := page[pageHeader:]
+		if !wholeMeta(m) {
+			continue
+		}
+		if at%pageSize != 0 || order.Uint32(m[8:]) != pageSize {
+			return 0, damaged("a meta page at %d is for pages of %d bytes", at, order.Uint32(m[8:]))
+		}
+		if best == nil || metaTxid(best) < metaTxid(m) {
 			best = m
 		}
 	}
@@ -108,12 +118,12 @@ func (s *scanner) readMeta() (root uint64, err error) {
 	return order.Uint64(best[16:]), nil
 }
 
-// soundMeta reports whether a meta was written whole: magic, version, page size
+// wholeMeta reports whether a meta was written whole: magic, version, page size
 // and flags, root and its sequence, freelist, high water mark, transaction, and
 // the FNV-1a 64 of all of them.
-func soundMeta(m []byte) bool {
+func wholeMeta(m []byte) bool {
 	return order.Uint32(m) == metaMagic && order.Uint32(m[4:]) == metaVersion &&
-		order.Uint32(m[8:]) == pageSize && order.Uint64(m[56:]) == fnv1a(fnvOffset, m[:56])
+		order.Uint64(m[56:]) == fnv1a(fnvOffset, m[:56])
 }
 
 func metaTxid(m []byte) uint64 { return order.Uint64(m[48:]) }

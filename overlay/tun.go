@@ -60,8 +60,9 @@ type TUNConfig struct {
 }
 
 // OpenTUN makes a network interface, in the calling thread's network namespace,
-// gives it its addresses and routes, and sets it up. It wants CAP_NET_ADMIN, and
-// Linux: elsewhere the error is errors.ErrUnsupported.
+// gives it its addresses and routes, and sets it up; they are of use when it
+// returns. It wants CAP_NET_ADMIN, and Linux: elsewhere the error is
+// errors.ErrUnsupported.
 //
 // The error is a *ConfigError, or else a *TUNError. After an error there is no
 // interface.

@@ -21,7 +21,7 @@ const tunArena = 256 << 10
 type tunLane struct {
 	file *os.File // nonblocking, in the runtime's poller
 	conn syscall.RawConn
-	fd   int
+	fd   tunFD
 
 	// gate is held for reading during a write and for writing to close: a
 	// descriptor that is closed may be another file's at once.
@@ -33,14 +33,14 @@ type tunLane struct {
 	batch *packet.Batch
 	mtu   int
 	err   error
-	fill  func(fd uintptr) bool // l.readAvailable, made once because that allocates
+	fill  func(uintptr) bool // l.readAvailable, made once because that allocates
 }
 
 // newTUNLane takes fd over, which is nonblocking.
 func newTUNLane(fd int) *tunLane {
 	l := &tunLane{
 		file:  os.NewFile(uintptr(fd), "/dev/net/tun"),
-		fd:    fd,
+		fd:    tunFD(fd),
 		arena: make([]byte, tunArena),
 	}
 	l.conn, _ = l.file.SyscallConn() // fails only without a file
@@ -60,7 +60,7 @@ func (l *tunLane) close() {
 // read waits for packets and fills b with those that are there.
 func (l *tunLane) read(b *packet.Batch, mtu int) error {
 	b.Reset()
-	l.batch, l.mtu = b, mtu
+	l.batch, l.mtu, l.err = b, mtu, nil
 	for {
 		if err := l.conn.Read(l.fill); err != nil {
 			return err
@@ -77,10 +77,10 @@ func (l *tunLane) read(b *packet.Batch, mtu int) error {
 
 // readAvailable reads until the queue is empty, or there is no room for another
 // packet. It reports whether that was anything, or an error.
-func (l *tunLane) readAvailable(fd uintptr) bool {
+func (l *tunLane) readAvailable(uintptr) bool {
 	b, free := l.batch, l.arena
 	for !b.Full() && len(free) >= virtioHeaderSize+packet.MaxSize+packet.Slack {
-		n, errno := read(fd, free[:virtioHeaderSize+packet.MaxSize])
+		n, errno := l.fd.read(free[:virtioHeaderSize+packet.MaxSize])
 		switch {
 		case errno == unix.EAGAIN:
 			return len(b.Packets) > 0
@@ -115,7 +115,7 @@ func (l *tunLane) write(b *packet.Batch, offloads tunOffloads) error {
 	if l.shut {
 		return net.ErrClosed
 	}
-	var f frame
+	var f tunFrame
 	dropped := false
 	for i := range b.Packets {
 		p := &b.Packets[i]
@@ -147,18 +147,18 @@ func refusal(errno unix.Errno) packet.Reason {
 	return packet.DeviceFull // EAGAIN, ENOBUFS, ENOMEM
 }
 
-// A frame is an ordinary packet behind its header, which stays zero: there is no
+// A tunFrame is an ordinary packet behind its header, which stays zero: there is no
 // segmentation, and the checksums are complete. The kernel takes one piece of
 // memory in less time than two (by 5% of a write of either 64 or 1,400 bytes,
 // Linux 6.18), the copy included.
-type frame [virtioHeaderSize + 1500]byte
+type tunFrame [virtioHeaderSize + 1500]byte
 
-func (l *tunLane) writePacket(f *frame, p *packet.Packet, offloads tunOffloads) unix.Errno {
+func (l *tunLane) writePacket(f *tunFrame, p *packet.Packet, offloads tunOffloads) unix.Errno {
 	if p.Seg == 0 {
 		return l.writeOrdinary(f, p.Data)
 	}
 	if header, ok := packVirtio(p, offloads); ok {
-		errno := writev(l.fd, &header, p.Data)
+		errno := l.fd.writev(&header, p.Data)
 		if errno != unix.EINVAL {
 			return errno
 		}
@@ -168,7 +168,7 @@ func (l *tunLane) writePacket(f *frame, p *packet.Packet, offloads tunOffloads) 
 
 // writeCut writes the segments of a superpacket one by one, for a kernel that
 // does not take it whole. It goes on after one that is refused, as a link would.
-func (l *tunLane) writeCut(f *frame, p *packet.Packet) (refused unix.Errno) {
+func (l *tunLane) writeCut(f *tunFrame, p *packet.Packet) (refused unix.Errno) {
 	var c packet.Cutter
 	if c.Start(p) != nil {
 		return unix.EINVAL
@@ -181,26 +181,28 @@ func (l *tunLane) writeCut(f *frame, p *packet.Packet) (refused unix.Errno) {
 	return refused
 }
 
-func (l *tunLane) writeOrdinary(f *frame, data []byte) unix.Errno {
+func (l *tunLane) writeOrdinary(f *tunFrame, data []byte) unix.Errno {
 	if len(data) > len(f)-virtioHeaderSize {
-		return writev(l.fd, new(virtioHeader), data)
+		return l.fd.writev(new(virtioHeader), data)
 	}
 	copy(f[virtioHeaderSize:], data)
-	return write(l.fd, f[:virtioHeaderSize+len(data)])
+	return l.fd.write(f[:virtioHeaderSize+len(data)])
 }
 
-// read, write and writev are those of the system without the scheduler being told
-// (RawSyscall): the descriptor does not block.
+// A tunFD is a nonblocking descriptor. Its calls are the system's without the
+// scheduler being told (RawSyscall), which has no reason to let another goroutine
+// run meanwhile.
+type tunFD int
 
-func read(fd uintptr, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+func (fd tunFD) read(b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(n), 0
 }
 
-func write(fd int, b []byte) unix.Errno {
+func (fd tunFD) write(b []byte) unix.Errno {
 	for {
 		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 		if errno != unix.EINTR {
@@ -209,7 +211,7 @@ func write(fd int, b []byte) unix.Errno {
 	}
 }
 
-func writev(fd int, header *virtioHeader, data []byte) unix.Errno {
+func (fd tunFD) writev(header *virtioHeader, data []byte) unix.Errno {
 	parts := [2]unix.Iovec{{Base: &header[0]}, {Base: unsafe.SliceData(data)}}
 	parts[0].SetLen(len(header))
 	parts[1].SetLen(len(data))

@@ -68,10 +68,11 @@ func newTUN(name string, fds []int, mtu int, offloads tunOffloads) *TUN {
 func createTUN(pattern string, queues int) (fds []int, name string, err error) {
 	defer func() {
 		if err != nil {
+			syscall.ForkLock.RLock() // as in Close
 			for _, fd := range fds {
 				unix.Close(fd)
 			}
-			fds = nil
+			syscall.ForkLock.RUnlock()
 		}
 	}()
 	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
@@ -124,6 +125,11 @@ func unavailable(op string, err error) error {
 }
 
 // configure makes the interface what it is to be.
+//
+// Its gso_max_size stays at 64 KB, although what fits one send of sealed segments
+// (UDP_SEGMENT) is a little less: a superpacket that is forwarded to the interface
+// and exceeds a lower one is cut by the kernel, and each segment is a read. That
+// is TCP from a container: 0.6 instead of 6 Gbit/s through a veth, Linux 6.18.
 func (t *TUN) configure(config TUNConfig) (err error) {
 	if t.host, err = hostnet.Open(); err != nil {
 		return err

@@ -63,8 +63,8 @@ func TestTUNIsThereFromOpenToClose(t *testing.T) {
 
 	dev := openTUNIn(t, ns, TUNConfig{
 		MTU:    1300,
-		Addrs:  prefixes("10.200.0.1/16", "10.201.0.1/32", "fd00:200::1/48"),
-		Routes: prefixes("10.200.0.0/16", "10.250.0.0/16", "0.0.0.0/0", "fd00:250::/48", "::/0"),
+		Addrs:  tunPrefixes("10.200.0.1/16", "10.201.0.1/32", "fd00:200::1/48"),
+		Routes: tunPrefixes("10.200.0.0/16", "10.250.0.0/16", "0.0.0.0/0", "fd00:250::/48", "::/0"),
 	})
 	require.Equal(t, "ovl0", dev.Name())
 	require.Equal(t, 1300, dev.MTU())
@@ -101,7 +101,7 @@ func destinations(routes []map[string]any) (dst []string) {
 
 func TestTheHostIsSilentOnANewTUN(t *testing.T) {
 	ns := testnet.NewNamespace(t)
-	dev := openTUNIn(t, ns, TUNConfig{Addrs: prefixes("10.200.0.1/16", "fd00:200::1/48")})
+	dev := openTUNIn(t, ns, TUNConfig{Addrs: tunPrefixes("10.200.0.1/16", "fd00:200::1/48")})
 	// What we send ourselves comes first, so nothing came before it.
 	sendUDP(t, ns, "10.200.0.2:9", "only this")
 	b := packet.NewBatch(0)
@@ -131,7 +131,7 @@ func TestTUNNamesCountUp(t *testing.T) {
 
 func TestTUNThatCannotBeOpenedLeavesNothing(t *testing.T) {
 	ns := testnet.NewNamespace(t)
-	openTUNIn(t, ns, TUNConfig{Name: "taken", Routes: prefixes("10.250.0.0/16"), Lanes: 2})
+	openTUNIn(t, ns, TUNConfig{Name: "taken", Routes: tunPrefixes("10.250.0.0/16"), Lanes: 2})
 	inIP(t, ns, "tuntap", "add", "persists", "mode", "tun", "multi_queue")
 	inIP(t, ns, "link", "property", "add", "dev", "persists", "altname", "other-name")
 	for name, c := range map[string]struct {
@@ -143,7 +143,7 @@ func TestTUNThatCannotBeOpenedLeavesNothing(t *testing.T) {
 		"the name of a TUN nobody has open": {TUNConfig{Name: "persists", Lanes: 2}, ErrNameInUse, "choose another"},
 		"the alternative name of one":       {TUNConfig{Name: "other-name"}, ErrNameInUse, "choose another"},
 		"the name of what is no TUN":        {TUNConfig{Name: "lo"}, ErrNameInUse, "choose another"},
-		"a route another interface has":     {TUNConfig{Addrs: prefixes("10.0.0.1/24"), Routes: prefixes("10.1.0.0/16", "10.250.0.0/16")}, fs.ErrExist, "add route 10.250.0.0/16"},
+		"a route another interface has":     {TUNConfig{Addrs: tunPrefixes("10.0.0.1/24"), Routes: tunPrefixes("10.1.0.0/16", "10.250.0.0/16")}, fs.ErrExist, "add route 10.250.0.0/16"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			links, files := linkNames(t, ns), openFiles(t)
@@ -166,12 +166,12 @@ func TestTUNWithIPv6AddressWhereIPv6IsDisabled(t *testing.T) {
 	require.NoError(t, ns.Command("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6").Run())
 	before := linkNames(t, ns)
 	var err error
-	ns.Do(func() { _, err = OpenTUN(TUNConfig{Addrs: prefixes("fd00::1/64")}) })
+	ns.Do(func() { _, err = OpenTUN(TUNConfig{Addrs: tunPrefixes("fd00::1/64")}) })
 	require.ErrorContains(t, err, "add address fd00::1/64")
 	require.ErrorContains(t, err, "IPv6 is disabled")
 	require.Equal(t, before, linkNames(t, ns))
 
-	openTUNIn(t, ns, TUNConfig{Addrs: prefixes("10.0.0.1/24")})
+	openTUNIn(t, ns, TUNConfig{Addrs: tunPrefixes("10.0.0.1/24")})
 }
 
 func TestTUNWithoutPrivilege(t *testing.T) {
@@ -215,7 +215,7 @@ func TestWhatKeepsUsFromATUNSaysWhatWouldHelp(t *testing.T) {
 
 func TestTUNTellsOfWhatHappensToIt(t *testing.T) {
 	ns := testnet.NewNamespace(t)
-	dev := openTUNIn(t, ns, TUNConfig{Addrs: prefixes("10.200.0.1/16")})
+	dev := openTUNIn(t, ns, TUNConfig{Addrs: tunPrefixes("10.200.0.1/16")})
 
 	inIP(t, ns, "link", "set", "ovl0", "mtu", "1280")
 	require.Equal(t, packet.EventMTU, <-dev.Events())
@@ -272,7 +272,7 @@ func TestTUNThatSomebodyRemoves(t *testing.T) {
 
 func TestAFlowStaysOnItsLane(t *testing.T) {
 	ns := testnet.NewNamespace(t)
-	dev := openTUNIn(t, ns, TUNConfig{Addrs: prefixes("10.200.0.1/16"), Lanes: 4})
+	dev := openTUNIn(t, ns, TUNConfig{Addrs: tunPrefixes("10.200.0.1/16"), Lanes: 4})
 	require.Equal(t, 4, dev.Lanes())
 
 	const flows, each = 32, 8

@@ -4,6 +4,7 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/overlayd/overlayd/packet"
 )
@@ -17,5 +18,6 @@ type tunDevice struct {
 func (*tunDevice) TakesUDPSegments() bool { return false }
 
 func openTUN(config TUNConfig) (*TUN, error) {
-	return nil, &TUNError{Name: config.Name, Op: "create", Err: errors.ErrUnsupported}
+	err := fmt.Errorf("%w: %w", ErrTUNUnavailable, errors.ErrUnsupported)
+	return nil, &TUNError{Name: config.Name, Op: "create", Err: err}
 }

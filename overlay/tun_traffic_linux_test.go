@@ -40,7 +40,7 @@ func newTUNPair(t testing.TB, c TUNConfig, offloads [2]tunOffloads) *tunPair {
 	for i := range p.ns {
 		p.ns[i] = testnet.NewNamespace(t)
 		c := c
-		c.Addrs = prefixes(fmt.Sprintf("10.200.0.%d/16", i+1), fmt.Sprintf("fd00:200::%d/48", i+1))
+		c.Addrs = tunPrefixes(fmt.Sprintf("10.200.0.%d/16", i+1), fmt.Sprintf("fd00:200::%d/48", i+1))
 		c, err := c.checked()
 		require.NoError(t, err)
 		p.ns[i].Do(func() { p.dev[i], err = openTUNWith(c, offloads[i]) })
@@ -147,7 +147,7 @@ func TestPingBetweenTUNs(t *testing.T) {
 
 func TestTCPBetweenTUNsKeepsEveryByte(t *testing.T) {
 	eachOffloadCase(t, func(t *testing.T, p *tunPair, offloads [2]tunOffloads) {
-		data := [2][]byte{payload(8 << 20), payload(8<<20 + 1)}
+		data := [2][]byte{payload(4 << 20), payload(4<<20 + 1)}
 		for _, to := range []string{"10.200.0.2", "fd00:200::2"} {
 			client, server := p.connect(t, to)
 			var all sync.WaitGroup
@@ -267,7 +267,7 @@ func TestIperf3BetweenTUNs(t *testing.T) {
 // BenchmarkTUNRead reads datagrams of 64 bytes, a batch at a time.
 func BenchmarkTUNRead(b *testing.B) {
 	ns := testnet.NewNamespace(b)
-	dev := openTUNIn(b, ns, TUNConfig{Addrs: prefixes("10.200.0.1/16")})
+	dev := openTUNIn(b, ns, TUNConfig{Addrs: tunPrefixes("10.200.0.1/16")})
 	var conn net.Conn
 	var err error
 	ns.Do(func() { conn, err = net.Dial("udp", "10.200.0.2:9") })
@@ -295,7 +295,7 @@ func BenchmarkTUNWrite(b *testing.B) {
 	for _, size := range []int{64, 1392} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
 			ns := testnet.NewNamespace(b)
-			dev := openTUNIn(b, ns, TUNConfig{Addrs: prefixes("10.0.0.1/24")})
+			dev := openTUNIn(b, ns, TUNConfig{Addrs: tunPrefixes("10.0.0.1/24")})
 			var conn net.PacketConn
 			var err error
 			ns.Do(func() { conn, err = net.ListenPacket("udp", here4.String()) })

@@ -147,8 +147,5 @@ func (p *Packet) Bounce() {
 	}
 }
 
-// Bounced reports whether p is on its way back. Sweep makes it live again.
-func (p *Packet) Bounced() bool { return p.fate == bounced }
-
 // Live reports whether p was neither dropped nor bounced.
 func (p *Packet) Live() bool { return p.fate == alive }

@@ -42,19 +42,17 @@ func (o *outbound) process() {
 	e := o.engine
 	e.config.Stages.Outbound(o.batch)
 	o.sender.mtu = e.config.Device.MTU()
-	o.sender.tally.batch(o.batch)
-	o.answer.Reset()
-	o.answer.Packets = append(o.answer.Packets, o.batch.Bounced()...)
+	o.sender.tally.stages(o.batch)
 	o.sender.route(o.batch.Packets)
-	for i := range o.batch.Packets {
-		if p := &o.batch.Packets[i]; p.Bounced() && !o.answer.Full() {
-			o.answer.Packets = append(o.answer.Packets, *p)
-		}
-	}
-	if len(o.answer.Packets) > 0 {
+	o.batch.Sweep() // for what route answers
+	if bounced := o.batch.Bounced(); len(bounced) > 0 {
+		o.answer.Reset()
+		o.answer.Packets = append(o.answer.Packets, bounced...)
 		if err := e.config.Device.WriteBatch(o.answer); err != nil {
 			e.fail("write to the device", err)
 		}
+		o.answer.TakeDrops(o.sender.tally.drop)
+		o.sender.tally.tell(e)
 	}
 }
 

@@ -1,3 +1,0 @@
-package ipam
-
-func helperMain() {}
