@@ -1,0 +1,160 @@
+package wireguard
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/overlayd/overlayd/packet"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBothBeginAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration {
+			return []time.Duration{50 * time.Millisecond}
+		})
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		time.Sleep(time.Second)
+		require.Equal(t, []uint32{1}, numbers(b.device.received()))
+		require.Equal(t, []uint32{2}, numbers(a.device.received()))
+		a.device.send(datagramTo(a.overlay, b.overlay, 3))
+		b.device.send(datagramTo(b.overlay, a.overlay, 4))
+		time.Sleep(time.Second)
+		require.Equal(t, []uint32{3}, numbers(b.device.received()))
+		require.Equal(t, []uint32{4}, numbers(a.device.received()))
+	})
+}
+
+func TestHandshakesSurviveALossyReorderingLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		random := rand.New(rand.NewPCG(1, 2))
+		n.setFate(func(d []byte, _, _ netip.AddrPort) []time.Duration {
+			delay := func() time.Duration { return time.Duration(random.Int64N(int64(300 * time.Millisecond))) }
+			if messageType(d) == typeTransport {
+				return []time.Duration{0}
+			}
+			switch random.IntN(4) {
+			case 0, 1:
+				return nil
+			case 2:
+				return []time.Duration{delay(), delay(), delay()}
+			default:
+				return []time.Duration{delay()}
+			}
+		})
+		for round := range uint32(40) {
+			a.device.send(datagramTo(a.overlay, b.overlay, round))
+			deadline := time.Now().Add(rekeyAttemptTime)
+			var got []uint32
+			for len(got) == 0 && time.Now().Before(deadline) {
+				time.Sleep(100 * time.Millisecond)
+				got = numbers(b.device.received())
+			}
+			require.Equal(t, []uint32{round}, got)
+			time.Sleep(4 * time.Minute) // the session ends
+		}
+	})
+}
+
+func TestAFloodOfHandshakesDoesNotStopKnownPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		synctest.Wait()
+		require.Len(t, b.device.received(), 1)
+
+		// Initiations with a right MAC1, which anyone who knows the public key can
+		// make, held back until enough of them wait.
+		cookies := n.watch(b.transport, typeCookie)
+		jar := newCookieJar(b.public)
+		flood := func(count int) {
+			for range count {
+				d := make([]byte, sizeInitiation)
+				putInitiationHeader(d, rand.Uint32())
+				for i := 8; i < 100; i++ {
+					d[i] = byte(rand.Uint32())
+				}
+				jar.addMACs(d)
+				n.deliver(d, netip.MustParseAddrPort("203.0.113.9:9"), b.transport.address(), 0)
+			}
+		}
+		flood(3000)
+		a.device.send(datagramTo(a.overlay, b.overlay, 2))
+		synctest.Wait()
+		require.Equal(t, []uint32{2}, numbers(b.device.received()))
+		require.Positive(t, cookies.count(), "under load a stranger gets a cookie and no handshake")
+
+		// A third node that knows b gets through by answering the cookie.
+		c := newTestNode(t, n, "192.0.2.3:3000", "10.0.0.3")
+		defer c.close()
+		require.NoError(t, b.SetPeer(c.peerOf()))
+		require.NoError(t, c.SetPeer(b.peerOf()))
+		flood(2000)
+		c.device.send(datagramTo(c.overlay, b.overlay, 3))
+		for range 24 { // its first call is lost, the second meets a cookie, the third shows it
+			time.Sleep(500 * time.Millisecond)
+			flood(2000)
+		}
+		synctest.Wait()
+		require.Equal(t, []uint32{3}, numbers(b.device.received()))
+	})
+}
+
+func TestUnreachablePeersAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		reported := make(chan [32]byte, 100)
+		a := newTestNode(t, n, "192.0.2.1:1000", "10.0.0.1", func(c *Config) {
+			c.Unreachable = func(key [32]byte) { reported <- key }
+		})
+		defer a.close()
+		_, public := newTestKeys(t)
+		require.NoError(t, a.SetPeer(Peer{
+			PublicKey: public, Endpoint: netip.MustParseAddrPort("192.0.2.9:9"),
+			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")},
+		}))
+		a.device.send(datagramTo(a.overlay, netip.MustParseAddr("10.0.0.9"), 1))
+		time.Sleep(6 * time.Second)
+		require.Len(t, reported, 1)
+		require.Equal(t, public, <-reported)
+		time.Sleep(5 * time.Minute)
+		require.EqualValues(t, 1, a.Stats().Drops[packet.NoSession])
+	})
+}
+
+func TestAResponderAnswersTheCookieOfAnInitiatorUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		cookies := n.watch(a.transport, typeCookie)
+		strain := func() { // a is under load for a second
+			a.load.waiting.Add(loadedHandshakes)
+			a.load.under(time.Now())
+			a.load.waiting.Add(-loadedHandshakes)
+		}
+		strain()
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		synctest.Wait()
+		require.Equal(t, 1, cookies.count(), "a does not trust the response yet")
+		require.Empty(t, b.device.received())
+		for range 20 { // the next response shows the cookie
+			strain()
+			time.Sleep(500 * time.Millisecond)
+		}
+		require.Equal(t, []uint32{1}, numbers(b.device.received()))
+		require.Equal(t, 1, cookies.count())
+	})
+}
