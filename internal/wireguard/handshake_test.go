@@ -3,6 +3,7 @@ package wireguard
 import (
 	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,5 +157,43 @@ func TestAResponderAnswersTheCookieOfAnInitiatorUnderLoad(t *testing.T) {
 		}
 		require.Equal(t, []uint32{1}, numbers(b.device.received()))
 		require.Equal(t, 1, cookies.count())
+	})
+}
+
+// A node whose response is lost is, for a while, not to call itself. Its own call
+// waits for that, and what waits for the call with it.
+func TestAResponsePutsTheNextCallOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		var reports atomic.Int32
+		a := newTestNode(t, n, "192.0.2.1:1000", "10.0.0.1", func(c *Config) {
+			c.Unreachable = func([32]byte) { reports.Add(1) }
+		})
+		b := newTestNode(t, n, "192.0.2.2:2000", "10.0.0.2")
+		defer a.close()
+		defer b.close()
+		require.NoError(t, a.SetPeer(b.peerOf()))
+		require.NoError(t, b.SetPeer(a.peerOf()))
+		var mute atomic.Bool // loses what a sends
+		mute.Store(true)
+		n.setFate(func(_ []byte, from, _ netip.AddrPort) []time.Duration {
+			if mute.Load() && from == a.transport.address() {
+				return nil
+			}
+			return []time.Duration{0}
+		})
+		calls, answers := n.watch(a.transport, typeInitiation), n.watch(a.transport, typeResponse)
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		time.Sleep(3 * time.Second)
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		time.Sleep(4 * time.Second) // a would have called again, had it not answered b
+		require.Equal(t, 1, answers.count())
+		require.Equal(t, 1, calls.count())
+		require.Zero(t, reports.Load())
+		require.Zero(t, a.Stats().Drops)
+		mute.Store(false)
+		time.Sleep(3 * time.Second)
+		require.Equal(t, []uint32{1}, numbers(b.device.received()))
+		require.Equal(t, []uint32{2}, numbers(a.device.received()))
 	})
 }
