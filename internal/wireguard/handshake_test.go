@@ -1,8 +1,11 @@
 package wireguard
 
 import (
+	"bytes"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -195,5 +198,27 @@ func TestAResponsePutsTheNextCallOff(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		require.Equal(t, []uint32{1}, numbers(b.device.received()))
 		require.Equal(t, []uint32{2}, numbers(a.device.received()))
+	})
+}
+
+// With a key of low order there is no handshake, which is said once a call and not
+// once a packet.
+func TestACallThatCannotBeMadeIsNotMadeForEachPacket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer // written by the engine alone until it is closed
+		a := newTestNode(t, newNetwork(), "192.0.2.1:1000", "10.0.0.1", func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		require.NoError(t, a.SetPeer(Peer{
+			PublicKey:  [32]byte{1},
+			Endpoint:   netip.MustParseAddrPort("192.0.2.9:9"),
+			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")},
+		}))
+		for i := range uint32(100) {
+			a.device.send(datagramTo(a.overlay, netip.MustParseAddr("10.0.0.9"), i))
+			time.Sleep(100 * time.Millisecond)
+		}
+		a.close()
+		require.Equal(t, 2, strings.Count(log.String(), "cannot begin a handshake"))
 	})
 }
