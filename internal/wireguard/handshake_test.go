@@ -222,3 +222,23 @@ func TestACallThatCannotBeMadeIsNotMadeForEachPacket(t *testing.T) {
 		require.Equal(t, 2, strings.Count(log.String(), "cannot begin a handshake"))
 	})
 }
+
+func TestACallThatCameToNothingEndsWithTheNextHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration { return nil })
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		synctest.Wait()
+		p := a.peer(b.public)
+		require.NotNil(t, p.initiation)
+		n.setFate(nil)
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		synctest.Wait()
+		require.Equal(t, []uint32{1}, numbers(b.device.received()))
+		require.Equal(t, []uint32{2}, numbers(a.device.received()))
+		require.Nil(t, p.initiation, "its secrets are gone")
+		require.Empty(t, a.sessions.pending)
+	})
+}

@@ -151,6 +151,7 @@ func (p *peer) confirm(s *session, sender *sender) {
 	}
 	p.engine.retire(p.previous)
 	p.previous = p.current.Load()
+	p.dropInitiation() // a call of ours, if there is one, is answered by this
 	p.handshakeComplete()
 	p.flushStaged(s, sender)
 	p.current.Store(s)
