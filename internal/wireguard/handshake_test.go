@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,25 +16,51 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Both sides call at once and go on to send. They come to one session, whose
+// renewals lose nothing.
 func TestBothBeginAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, a, b := newPair(t)
-		defer a.close()
-		defer b.close()
-		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration {
-			return []time.Duration{50 * time.Millisecond}
+	for name, c := range map[string]struct{ there, back time.Duration }{
+		"the calls cross":               {50 * time.Millisecond, 50 * time.Millisecond},
+		"one way is slower":             {10 * time.Millisecond, 90 * time.Millisecond},
+		"one way is as slow as a round": {30 * time.Millisecond, 60 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, a, b := newPair(t)
+				defer a.close()
+				defer b.close()
+				n.setFate(func(_ []byte, from, _ netip.AddrPort) []time.Duration {
+					if from == a.transport.address() {
+						return []time.Duration{c.there}
+					}
+					return []time.Duration{c.back}
+				})
+				calls := n.watch(a.transport, typeInitiation)
+				callsBack := n.watch(b.transport, typeInitiation)
+				const seconds, rate = 260, 50
+				var atA, atB, want []uint32
+				for i := range uint32(seconds * rate) {
+					a.device.send(datagramTo(a.overlay, b.overlay, i))
+					b.device.send(datagramTo(b.overlay, a.overlay, i))
+					want = append(want, i)
+					time.Sleep(time.Second / rate)
+					atA = append(atA, numbers(a.device.received())...)
+					atB = append(atB, numbers(b.device.received())...)
+				}
+				time.Sleep(time.Second)
+				atA = append(atA, numbers(a.device.received())...)
+				atB = append(atB, numbers(b.device.received())...)
+				slices.Sort(atA)
+				slices.Sort(atB)
+				require.Equal(t, want, atA)
+				require.Equal(t, want, atB)
+				ofA, ofB := a.peer(b.public).current.Load(), b.peer(a.public).current.Load()
+				require.Equal(t, ofA.local, ofB.remote)
+				require.Equal(t, ofB.local, ofA.remote)
+				require.Equal(t, 2+seconds/int(rekeyAfterTime/time.Second), calls.count()+callsBack.count())
+			})
 		})
-		a.device.send(datagramTo(a.overlay, b.overlay, 1))
-		b.device.send(datagramTo(b.overlay, a.overlay, 2))
-		time.Sleep(time.Second)
-		require.Equal(t, []uint32{1}, numbers(b.device.received()))
-		require.Equal(t, []uint32{2}, numbers(a.device.received()))
-		a.device.send(datagramTo(a.overlay, b.overlay, 3))
-		b.device.send(datagramTo(b.overlay, a.overlay, 4))
-		time.Sleep(time.Second)
-		require.Equal(t, []uint32{3}, numbers(b.device.received()))
-		require.Equal(t, []uint32{4}, numbers(a.device.received()))
-	})
+	}
 }
 
 func TestHandshakesSurviveALossyReorderingLink(t *testing.T) {
