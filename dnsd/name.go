@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -38,13 +37,10 @@ func packName(text, origin string) (string, error) {
 	if text == "@" || text == "" {
 		return origin, nil
 	}
-	if strings.HasPrefix(text, ".") && text != "." || strings.Contains(text, "..") {
-		return "", &NameError{text, "has an empty label"}
-	}
 	var buf [maxName + 1]byte
 	n, err := dns.PackDomainName(dns.Fqdn(text), buf[:], 0, nil, false)
 	if err != nil {
-		return "", &NameError{text, "is not at most 255 bytes in labels of at most 63"}
+		return "", &NameError{text, "is not made of labels of 1 to 63 bytes, 255 in all"}
 	}
 	wire := string(buf[:n])
 	if !dns.IsFqdn(text) {

@@ -16,7 +16,7 @@ type queryLog struct {
 	logger  *slog.Logger
 	every   uint32
 	entries chan logEntry
-	general atomic.Uint32 // queries of the general path since one was written
+	queries atomic.Uint32 // answered in all
 }
 
 // A logEntry holds the name itself, so that making one allocates nothing.
@@ -63,26 +63,24 @@ func (l *queryLog) put(c *counters, e *logEntry) {
 	}
 }
 
+// due counts a query and reports whether it is one to be written.
+func (l *queryLog) due() bool { return l.queries.Add(1)%l.every == 0 }
+
 // logInPlace takes note of a query the worker answered.
 func (w *worker) logInPlace(from *client, answer []byte) {
 	l := w.server.queryLog
-	if l == nil {
+	if l == nil || !l.due() {
 		return
 	}
-	if w.unlogged++; w.unlogged < l.every {
-		return
-	}
-	w.unlogged = 0
-	w.entry.client, w.entry.transport = from.addr, from.transport
-	w.entry.length = copy(w.entry.name[:], w.query.wire())
-	w.entry.recordType, w.entry.rcode = w.query.recordType, answer[3]&0xf
-	l.put(&w.server.counters, &w.entry)
+	e := logEntry{client: from.addr, transport: from.transport, recordType: w.query.recordType, rcode: answer[3] & 0xf}
+	e.length = copy(e.name[:], w.query.wire())
+	l.put(&w.server.counters, &e)
 }
 
 // logGeneral takes note of a query the general path answered.
 func (s *Server) logGeneral(message, answer []byte, from *client, took time.Duration) {
 	l := s.queryLog
-	if l == nil || answer == nil || l.general.Add(1)%l.every != 0 {
+	if l == nil || answer == nil || !l.due() {
 		return
 	}
 	e := logEntry{client: from.addr, transport: from.transport, rcode: answer[3] & 0xf, took: took}

@@ -33,10 +33,11 @@ func ParseUpstream(text string) (Upstream, error) {
 		rest, name, _ = strings.Cut(rest, "#")
 		u.TLS = &tls.Config{ServerName: name}
 	}
-	addr, err := netip.ParseAddr(strings.Trim(rest, "[]"))
-	u.Addr = netip.AddrPortFrom(addr, 0)
-	if err != nil {
-		u.Addr, err = netip.ParseAddrPort(rest)
+	var err error
+	if u.Addr, err = netip.ParseAddrPort(rest); err != nil {
+		var addr netip.Addr
+		addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"))
+		u.Addr = netip.AddrPortFrom(addr, 0)
 	}
 	if err != nil {
 		return Upstream{}, fmt.Errorf("dnsd: upstream %q: neither an address nor tls://address#name: %w", text, err)
@@ -98,6 +99,7 @@ type resolver struct {
 	failed    int        // times in a row
 	downUntil time.Time
 	probing   bool
+	loopUntil time.Time // it sends our queries back to us
 }
 
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
@@ -115,6 +117,8 @@ func (r *resolver) health(now time.Time) health {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case now.Before(r.loopUntil):
+		return down
 	case r.failed < failuresDown:
 		return healthy
 	case r.probing || now.Before(r.downUntil):
@@ -152,12 +156,11 @@ func (r *resolver) report(now time.Time, took time.Duration, err error) {
 func (r *resolver) looped(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed = max(r.failed, failuresDown+10)
-	r.downUntil = now.Add(maxDown)
+	r.loopUntil = now.Add(maxDown)
 }
 
 func (r *resolver) isUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed < failuresDown
+	return r.failed < failuresDown && time.Now().After(r.loopUntil)
 }

@@ -32,9 +32,6 @@ type worker struct {
 	query  query
 	tally  tally
 	now    int64 // of the server's clock, read once per batch
-
-	unlogged uint32 // answers since one was logged
-	entry    logEntry
 }
 
 // receive applies the server's policy to the message in buf[:n], and answers it

@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -58,15 +57,23 @@ type Authority struct {
 	config Config
 	epoch  time.Time // the zero of the authority's clock, which no change of the system's moves
 
+	file   *file         // nil: memory only
+	writer chan struct{} // full while the file is written
+
 	mu         sync.RWMutex // protects all below
 	closed     bool
+	broken     error // nil, or why nothing may be changed any more
 	pools      map[netip.Prefix]*pool
-	claims     bart.Table[*claim] // the innermost claim around an address
+	claims     bart.Table[*claim]   // finds the innermost claim around an address
+	subnets    map[subnetKey]*claim // by whose they are
 	records    map[netip.Addr]*record
-	owned      map[ownerKey]*record // the latest of an owner's records, and by it the others
+	owned      map[ownerKey]*record // one of an owner's records, and by it the others
 	leases     int
-	remembered int // rested records, of all pools
-	tx         Tx
+	remembered int    // rested records, of all pools
+	released   uint64 // how many records were released
+	tx         Tx     // the one under way
+	forming    *group // nil, or not yet being written
+	writing    *group // nil, or being written
 }
 
 type ownerKey struct{ kind, id string }
@@ -90,9 +97,11 @@ func newAuthority(c Config) *Authority {
 	return &Authority{
 		config:  c,
 		epoch:   time.Now(),
+		writer:  make(chan struct{}, 1),
 		pools:   make(map[netip.Prefix]*pool),
 		records: make(map[netip.Addr]*record),
 		owned:   make(map[ownerKey]*record),
+		subnets: make(map[subnetKey]*claim),
 	}
 }
 
@@ -105,17 +114,6 @@ func (a *Authority) addConfigured(tx *Tx) error {
 	}
 	return nil
 }
-
-// Close ends the authority. Every later call returns an error that is
-// [net.ErrClosed]. It is idempotent.
-func (a *Authority) Close() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.closed = true
-	return nil
-}
-
-func errClosed() error { return fmt.Errorf("ipam: the authority is closed: %w", net.ErrClosed) }
 
 // swap replaces the record of an address and keeps every index in step. Either
 // may be nil, not both. Called again with the two exchanged it undoes itself.
@@ -189,6 +187,9 @@ func (a *Authority) swapClaim(old, new *claim) {
 	if old != nil {
 		a.claims.Delete(old.prefix)
 		delete(a.pools, old.prefix)
+		if old.class == classSubnet {
+			delete(a.subnets, old.key())
+		}
 		if old.parent != nil {
 			old.parent.claims--
 			old.parent.free.add(rangeOf(old.prefix))
@@ -198,6 +199,9 @@ func (a *Authority) swapClaim(old, new *claim) {
 		a.claims.Insert(new.prefix, new)
 		if new.pool != nil {
 			a.pools[new.prefix] = new.pool
+		}
+		if new.class == classSubnet {
+			a.subnets[new.key()] = new
 		}
 		if new.parent != nil {
 			new.parent.claims++

@@ -7,7 +7,8 @@ import (
 )
 
 // Allocate gives o an address of a pool or subnet: the one it holds there
-// already, else the one it held there last, else the lowest that is free. When
+// already (of several the lowest), else the one it held there last, else the
+// lowest that is free. When
 // none is free the address that has rested longest is taken before its time; when
 // there is none of those either the error is [ErrExhausted].
 func (tx *Tx) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
@@ -28,19 +29,11 @@ func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	var kept *record
-	for r := tx.a.owned[o.key()]; r != nil; r = r.nextOwned {
-		if r.pool != p {
-			continue
-		}
-		if r.released == 0 {
-			return tx.refresh(r, o), nil
-		}
-		if kept == nil {
-			kept = r
-		}
-	}
-	if kept != nil {
+	held, kept := tx.known(o, p)
+	switch {
+	case held != nil:
+		return tx.refresh(held, o), nil
+	case kept != nil:
 		return tx.take(kept.addr, p, kept, o)
 	}
 	tx.expire(p)
@@ -52,6 +45,22 @@ func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
 		return tx.take(r.addr, p, r, o)
 	}
 	return nil, ErrExhausted
+}
+
+// known is the lowest lease o has in a pool, and what it released there last.
+func (tx *Tx) known(o Owner, p *pool) (held, kept *record) {
+	for r := tx.a.owned[o.key()]; r != nil; r = r.nextOwned {
+		switch {
+		case r.pool != p:
+		case r.isLease():
+			if held == nil || r.addr.Less(held.addr) {
+				held = r
+			}
+		case kept == nil || kept.seq < r.seq:
+			kept = r
+		}
+	}
+	return held, kept
 }
 
 // AllocateAddr gives o the address a, from the innermost pool or subnet around
@@ -66,22 +75,12 @@ func (tx *Tx) AllocateAddr(a netip.Addr, o Owner) (Lease, error) {
 }
 
 func (tx *Tx) allocateAddr(a netip.Addr, o Owner) (r *record, holder Owner, err error) {
-	if !a.IsValid() || a.Zone() != "" {
-		return nil, holder, fmt.Errorf("%w: an address without a zone is wanted", ErrInvalid)
-	}
 	if err := o.check(); err != nil {
 		return nil, holder, err
 	}
-	c, ok := tx.a.claims.Lookup(a)
-	if !ok {
-		return nil, holder, ErrOutOfRange
-	}
-	if c.pool == nil {
-		return nil, c.owner, ErrTaken
-	}
-	p, n := c.pool, fromAddr(a)
-	if n.less(p.first) || p.last.less(n) {
-		return nil, holder, fmt.Errorf("%w: it is the network, broadcast or anycast address of %s", ErrNotUsable, p.prefix)
+	p, holder, err := tx.poolOf(a)
+	if err != nil {
+		return nil, holder, err
 	}
 	tx.expire(p)
 	old := tx.a.records[a]
@@ -97,6 +96,24 @@ func (tx *Tx) allocateAddr(a netip.Addr, o Owner) (r *record, holder Owner, err 
 	}
 	r, err = tx.take(a, p, old, o)
 	return r, holder, err
+}
+
+// poolOf is the innermost pool that could hand out an address.
+func (tx *Tx) poolOf(a netip.Addr) (p *pool, holder Owner, err error) {
+	if !a.IsValid() || a.Zone() != "" {
+		return nil, holder, fmt.Errorf("%w: an address without a zone is wanted, not %q", ErrInvalid, a)
+	}
+	c, ok := tx.a.claims.Lookup(a)
+	switch {
+	case !ok:
+		return nil, holder, ErrOutOfRange
+	case c.pool == nil:
+		return nil, c.owner, fmt.Errorf("%w: %s is reserved", ErrTaken, c.prefix)
+	}
+	if n := fromAddr(a); n.less(c.pool.first) || c.pool.last.less(n) {
+		return nil, holder, fmt.Errorf("%w: it is the network, broadcast or anycast address of %s", ErrNotUsable, c.prefix)
+	}
+	return c.pool, holder, nil
 }
 
 // hasFree reports whether a host address is free.
@@ -132,10 +149,10 @@ func (tx *Tx) Release(leases ...Lease) error {
 	mark := len(tx.changes)
 	for _, l := range leases {
 		r := tx.a.records[l.Addr]
-		if r == nil || r.released != 0 || !r.owner.Is(l.Owner) {
+		if !r.isLease() || !r.owner.Is(l.Owner) {
 			tx.rollback(mark)
 			e := &Error{Op: "release", Prefix: single(l.Addr), Owner: l.Owner, Err: ErrNotHeld}
-			if r != nil && r.released == 0 {
+			if r.isLease() {
 				e.Err, e.Holder = fmt.Errorf("%w but", ErrNotHeld), r.owner
 			}
 			return e
@@ -145,17 +162,11 @@ func (tx *Tx) Release(leases ...Lease) error {
 	return nil
 }
 
-// rollback takes back what was done since there were n changes.
-func (tx *Tx) rollback(n int) {
-	tx.a.undo(tx.changes[n:])
-	clear(tx.changes[n:])
-	tx.changes = tx.changes[:n]
-}
-
 func (tx *Tx) release(r *record) {
+	tx.a.released++
 	tx.swap(r, &record{
 		addr: r.addr, pool: r.pool, owner: r.owner, since: r.since,
-		released: tx.now.UnixNano(), at: tx.clock, rested: tx.a.config.Rest == 0,
+		released: tx.now.UnixNano(), at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0,
 	})
 	tx.forget(r.pool)
 }

@@ -71,6 +71,14 @@ func (o Owner) check() error {
 	return nil
 }
 
+// checkNode reports what is wrong with the node of a service's subnet.
+func checkNode(node string) error {
+	if len(node) > maxIDLen || !utf8.ValidString(node) {
+		return fmt.Errorf("%w: a node is at most %d bytes of UTF-8, not %.80q", ErrInvalid, maxIDLen, node)
+	}
+	return nil
+}
+
 // A Lease is one address and who holds it.
 type Lease struct {
 	Addr  netip.Addr

@@ -82,15 +82,19 @@ type record struct {
 
 	released int64         // Unix nanoseconds; 0: a lease
 	at       time.Duration // when it was released, on the Authority's own clock
+	seq      uint64        // its place among the released
 	rested   bool          // may be given to another owner
 
-	nextOwned, prevOwned *record // of the same owner, the latest first
+	nextOwned, prevOwned *record // of the same owner
 	next, prev           *record // in the queue it is in, if it was released
 }
 
 func (r *record) lease() Lease {
 	return Lease{Addr: r.addr, Pool: r.pool.prefix, Owner: r.owner.clone(), Since: time.Unix(0, r.since)}
 }
+
+// isLease reports whether the address is leased; of no record it is not.
+func (r *record) isLease() bool { return r != nil && r.released == 0 }
 
 // isFree reports whether an address with this record may be given to anyone.
 func (r *record) isFree() bool { return r == nil || r.rested }
@@ -104,7 +108,10 @@ type queue struct {
 // push puts r in its place, which is the end unless a change is being undone.
 func (q *queue) push(r *record) {
 	before := q.back
-	for before != nil && before.at > r.at {
+	if q.front != nil && r.seq < q.front.seq {
+		before = nil
+	}
+	for before != nil && before.seq > r.seq {
 		before = before.prev
 	}
 	r.prev = before

@@ -47,6 +47,10 @@ func (a *Authority) begin() (*Tx, error) {
 		a.mu.Unlock()
 		return nil, errClosed()
 	}
+	if a.broken != nil {
+		defer a.mu.Unlock()
+		return nil, a.broken
+	}
 	tx := &a.tx
 	tx.a = a
 	tx.now = time.Now()
@@ -54,27 +58,62 @@ func (a *Authority) begin() (*Tx, error) {
 	return tx, nil
 }
 
-// end finishes a transaction, undoes it if err is not nil, and unlocks.
+// clock is the time on the authority's own clock.
+func (a *Authority) clock() time.Duration { return time.Since(a.epoch) }
+
+// end finishes a transaction, undoes it if err is not nil, and unlocks. It
+// returns when what was done is on the disk.
 func (a *Authority) end(tx *Tx, err error) error {
-	if err != nil {
+	var g *group
+	var lead bool
+	switch {
+	case err != nil:
 		a.undo(tx.changes)
+	case a.file != nil:
+		g, lead = a.enqueue(tx.changes)
 	}
 	clear(tx.changes)
 	tx.changes = tx.changes[:0]
 	a.mu.Unlock()
-	return err
+	if g == nil {
+		return err
+	}
+	if lead {
+		a.write(g)
+	}
+	<-g.done
+	return g.err
 }
 
 // undo takes changes back, the latest first.
 func (a *Authority) undo(changes []change) {
 	for i := len(changes) - 1; i >= 0; i-- {
-		switch c := changes[i]; {
-		case c.oldClaim != nil || c.newClaim != nil:
+		c := changes[i]
+		if _, ok := c.prefix(); ok {
 			a.swapClaim(c.newClaim, c.oldClaim)
-		default:
+		} else {
 			a.swap(c.new, c.old)
 		}
 	}
+}
+
+// prefix is the prefix whose claim changes, if it is a claim that does.
+func (c change) prefix() (netip.Prefix, bool) {
+	switch {
+	case c.oldClaim != nil:
+		return c.oldClaim.prefix, true
+	case c.newClaim != nil:
+		return c.newClaim.prefix, true
+	}
+	return netip.Prefix{}, false
+}
+
+// addr is the address whose record changes.
+func (c change) addr() netip.Addr {
+	if c.old != nil {
+		return c.old.addr
+	}
+	return c.new.addr
 }
 
 func (tx *Tx) swap(old, new *record) {
@@ -87,26 +126,9 @@ func (tx *Tx) swapClaim(old, new *claim) {
 	tx.changes = append(tx.changes, change{oldClaim: old, newClaim: new})
 }
 
-// AddPool adds a prefix to hand out from. One that is there already stays as it
-// is; one that overlaps another is refused with [ErrOverlap].
-func (tx *Tx) AddPool(p netip.Prefix) error {
-	fail := func(err error) error { return &Error{Op: "add pool", Prefix: p, Err: err} }
-	if !validPrefix(p) {
-		return fail(ErrInvalid)
-	}
-	p = p.Masked()
-	if c, ok := tx.a.claims.Get(p); ok && c.class == classRoot {
-		return nil
-	}
-	if tx.a.claims.OverlapsPrefix(p) {
-		return fail(ErrOverlap)
-	}
-	tx.swapClaim(nil, &claim{prefix: p, class: classRoot, since: tx.now.UnixNano(), pool: newPool(p)})
-	return nil
-}
-
-// validPrefix reports whether p is one an authority can keep. Addresses of the
-// form ::ffff:a.b.c.d are left to IPv4.
-func validPrefix(p netip.Prefix) bool {
-	return p.IsValid() && !p.Addr().Is4In6()
+// rollback takes back what was done since there were n changes.
+func (tx *Tx) rollback(n int) {
+	tx.a.undo(tx.changes[n:])
+	clear(tx.changes[n:])
+	tx.changes = tx.changes[:n]
 }

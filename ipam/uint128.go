@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
@@ -33,6 +34,10 @@ func (n uint128) addr(bitLen int) netip.Addr {
 
 func (n uint128) less(m uint128) bool {
 	return n.hi < m.hi || n.hi == m.hi && n.lo < m.lo
+}
+
+func (n uint128) compare(m uint128) int {
+	return cmp.Or(cmp.Compare(n.hi, m.hi), cmp.Compare(n.lo, m.lo))
 }
 
 func (n uint128) add(m uint128) uint128 {

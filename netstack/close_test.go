@@ -173,3 +173,32 @@ func TestCloseUnderTraffic(t *testing.T) {
 		users.Wait()
 	}
 }
+
+// The side that closes first is left in TIME-WAIT, for a minute.
+func TestClosedConnectionsThatLingerAreBounded(t *testing.T) {
+	a, b := newPair(t)
+	l, err := b.Listen("tcp", ":80")
+	require.NoError(t, err)
+	defer l.Close()
+	lingering := func(s *Stack) int {
+		s.orphans.mu.Lock()
+		defer s.orphans.mu.Unlock()
+		return s.orphans.list.Len()
+	}
+	for range maxOrphans + 100 {
+		client, err := a.DialContext(testContext(t), "tcp", addrPort(addrB4, "80"))
+		require.NoError(t, err)
+		server, err := l.Accept()
+		require.NoError(t, err)
+		_, err = client.Write([]byte("the last"))
+		require.NoError(t, err)
+		require.NoError(t, client.Close())
+		got, err := io.ReadAll(server)
+		require.NoError(t, err)
+		require.Equal(t, "the last", string(got))
+		require.NoError(t, server.Close())
+	}
+	require.Equal(t, maxOrphans, lingering(a))
+	require.Eventually(t, func() bool { return lingering(b) == 0 }, 10*time.Second, time.Millisecond,
+		"those that ended by themselves are forgotten")
+}

@@ -156,7 +156,10 @@ func (c *tcpConn) Write(b []byte) (int, error) {
 
 // Close implements net.Conn. Data that was written is still delivered.
 func (c *tcpConn) Close() error {
-	return c.end(c.ep.Close)
+	return c.end(func() {
+		c.ep.Close()
+		c.s.orphans.add(c.ep, c.queue)
+	})
 }
 
 func (c *tcpConn) wake() {

@@ -5,7 +5,6 @@ import (
 	"net"
 
 	"github.com/overlayd/overlayd/packet"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -118,50 +117,4 @@ func (d *device) WriteBatch(b *packet.Batch) error {
 		}
 	}
 	return nil
-}
-
-// deliver hands one packet to the protocols.
-func (s *Stack) deliver(p *packet.Packet) {
-	switch {
-	case p.Seg != 0 && p.Protocol() == packet.ProtocolUDP:
-		s.deliverDatagrams(p)
-	case lowersTooFar(p):
-		p.Drop(packet.Malformed)
-	case p.Version() == 4:
-		handle(s.in4, p.Data, p.Seg != 0)
-	case p.Version() == 6:
-		handle(s.in6, p.Data, p.Seg != 0)
-	default:
-		p.Drop(packet.Malformed)
-	}
-}
-
-// deliverDatagrams takes a superpacket of UDP apart: every datagram is a message
-// of its own to whoever reads it.
-func (s *Stack) deliverDatagrams(p *packet.Packet) {
-	in := s.in4
-	if p.Version() == 6 {
-		in = s.in6
-	}
-	var c packet.Cutter
-	if c.Start(p) != nil {
-		p.Drop(packet.Malformed)
-		return
-	}
-	for d := c.Next(); d != nil; d = c.Next() {
-		handle(in, d, true)
-	}
-}
-
-// handle has in process a copy of data. The network endpoint is called directly
-// rather than through its interface, which would give one answer for all packets
-// to the question whether checksums are verified: those of a superpacket were
-// when it was merged.
-func handle(in stack.NetworkEndpoint, data []byte, verified bool) {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-		Payload: buffer.MakeWithView(buffer.NewViewWithData(data)),
-	})
-	pkt.RXChecksumValidated = verified
-	in.HandlePacket(pkt)
-	pkt.DecRef()
 }

@@ -354,16 +354,19 @@ func TestWrongChecksumsAreRefusedUnlessMerged(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestAPacketWithoutAnIPHeaderIsDropped(t *testing.T) {
+func TestPacketsThatNobodyMaySendAreDropped(t *testing.T) {
 	s := newStack(t, Config{Addrs: []netip.Prefix{addrA4}})
 	b := packet.NewBatch(0)
 	b.Append(nil, 0)
 	b.Append([]byte{0x45, 0, 0}, 0)
 	b.Append(make([]byte, 100), 0)
+	b.Append(udpTo(netip.MustParseAddr("127.0.0.1"), 53, nil), 0)
+	b.Append(udpTo(netip.IPv6Loopback(), 53, nil), 0)
+	want := len(b.Packets)
 	require.NoError(t, s.Device().WriteBatch(b))
 	b.Sweep()
 	require.Empty(t, b.Packets)
-	require.Equal(t, 3, b.Drops(packet.Malformed))
+	require.Equal(t, want, b.Drops(packet.Malformed))
 }
 
 func TestAbsurdPathMTUsAreNotBelieved(t *testing.T) {
@@ -430,4 +433,12 @@ func TestAbsurdPathMTUsAreNotBelieved(t *testing.T) {
 			require.Greater(t, got, uint16(1300))
 		})
 	}
+}
+
+func TestAStackThatDoesNothingSendsNothing(t *testing.T) {
+	s := newStack(t, Config{Addrs: []netip.Prefix{addrA4, addrA6}})
+	require.NoError(t, s.SetAddrs([]netip.Prefix{addrA6}))
+	_, err := s.Listen("tcp", ":80")
+	require.NoError(t, err)
+	require.False(t, waiting(&s.device.queue))
 }

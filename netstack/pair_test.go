@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"testing"
@@ -31,6 +32,16 @@ func whole() func(from *packet.Batch, to packet.Device) error {
 
 // cut is what a tunnel without merging does: every segment by itself.
 func cut() func(from *packet.Batch, to packet.Device) error {
+	return segments(func() bool { return true })
+}
+
+// lossy is cut, and loses one segment in a hundred.
+func lossy() func(from *packet.Batch, to packet.Device) error {
+	return segments(func() bool { return rand.IntN(100) != 0 })
+}
+
+// segments carries those segments for which pass says so.
+func segments(pass func() bool) func(from *packet.Batch, to packet.Device) error {
 	var c packet.Cutter
 	one := packet.NewBatch(0)
 	return func(from *packet.Batch, to packet.Device) error {
@@ -39,6 +50,9 @@ func cut() func(from *packet.Batch, to packet.Device) error {
 				return err
 			}
 			for s := c.Next(); s != nil; s = c.Next() {
+				if !pass() {
+					continue
+				}
 				one.Reset()
 				one.Append(s, 0)
 				if err := to.WriteBatch(one); err != nil {

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -71,12 +72,19 @@ func (q *queue) post() {
 // sizes. It waits until there is at least one, and reports false when the queue
 // is closed.
 func (q *queue) pop(into []queued, fits func(size int) bool) (int, bool) {
+	yielded := false
 	for {
 		q.mu.Lock()
 		if q.closed {
 			q.mu.Unlock()
 			q.post() // for the next to come
 			return 0, false
+		}
+		if q.count == 1 && !yielded && pureAck(&q.ring[q.head]) != nil {
+			yielded = true // to the program that may be about to answer
+			q.mu.Unlock()
+			runtime.Gosched()
+			continue
 		}
 		n := 0
 		for n < len(into) && q.count > 0 && fits(q.ring[q.head].size) {
@@ -85,6 +93,11 @@ func (q *queue) pop(into []queued, fits func(size int) bool) (int, bool) {
 			q.head = (q.head + 1) % queuePackets
 			q.count--
 			q.bytes -= into[n].size
+			if n > 0 && supersedes(&into[n], &into[n-1]) {
+				into[n-1].pkt.DecRef()
+				into[n-1], into[n] = into[n], queued{}
+				continue
+			}
 			n++
 		}
 		q.mu.Unlock()

@@ -74,6 +74,7 @@ type Stack struct {
 	closed bool          // under life
 	done   chan struct{} // closed when Close has ended
 
+	orphans  orphans
 	changing sync.Mutex // held by SetAddrs, in front of mu
 
 	// mu protects what follows.

@@ -8,7 +8,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-// Every default of TCP's settings.
+// Every default of TCP's settings, but for defaultLossDetection, which depends on
+// the clock.
 const (
 	minTCPBuffer     = tcp.MinBufferSize
 	initialTCPBuffer = 1 << 20
@@ -17,7 +18,6 @@ const (
 	defaultRecvBuffer        = 8 << 20
 	defaultSendBuffer        = 6 << 20
 	defaultCongestionControl = "cubic"
-	defaultLossDetection     = "rack"
 )
 
 // TCP are the settings of a stack's TCP.
@@ -34,7 +34,8 @@ type TCP struct {
 	// "cubic".
 	CongestionControl string
 
-	// LossDetection is "rack" (RFC 8985) or "sack" (RFC 6675). Empty means "rack".
+	// LossDetection is "rack" (RFC 8985) or "sack" (RFC 6675). Empty means "rack",
+	// on Windows "sack".
 	LossDetection string
 }
 

@@ -73,5 +73,17 @@ func (b *Batch) Sweep() {
 // Bounced are the packets Sweep found bounced since the last Reset.
 func (b *Batch) Bounced() []Packet { return b.bounced }
 
-// Drops is how many packets Sweep found dropped for a reason since the last Reset.
+// Drops is how many packets Sweep found dropped for a reason since the last Reset
+// or TakeDrops.
 func (b *Batch) Drops(why Reason) int { return int(b.drops[why]) }
+
+// TakeDrops calls count for every reason that Sweep found packets dropped for,
+// and forgets them, so that each is counted once.
+func (b *Batch) TakeDrops(count func(why Reason, n uint64)) {
+	for why, n := range b.drops {
+		if n != 0 {
+			count(Reason(why), uint64(n))
+			b.drops[why] = 0
+		}
+	}
+}

@@ -24,6 +24,7 @@ const (
 	Expired                        // the session is too old to be used
 	Congested                      // marked by the network, and its sender does not speak ECN
 	Overloaded                     // more handshakes than there is time for
+	Deferred                       // a stage took the packet and answers it later
 	numReasons
 )
 
@@ -31,7 +32,7 @@ var reasonNames = [numReasons]string{
 	"none", "malformed", "no_peer", "not_allowed", "no_endpoint", "no_session",
 	"too_big", "hop_limit", "bad_checksum", "filtered", "device_full",
 	"device_down", "send_failed", "no_reply", "unauthentic", "replayed", "unknown_index",
-	"expired", "congested", "overloaded",
+	"expired", "congested", "overloaded", "deferred",
 }
 
 // NumReasons is one more than the largest Reason.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 
@@ -15,10 +17,11 @@ import (
 // A host is what a machine is to a network: a TCP/IP stack with an address, and
 // below it the WireGuard node that carries its packets.
 type host struct {
-	name  string
-	addr  netip.Addr
-	stack *netstack.Stack
-	node  *overlay.Node
+	name    string
+	addr    netip.Addr
+	stack   *netstack.Stack
+	node    *overlay.Node
+	servers []io.Closer
 }
 
 func newHost(addrs *ipam.Authority, pool netip.Prefix, name string) (*host, error) {
@@ -38,14 +41,19 @@ func newHost(addrs *ipam.Authority, pool netip.Prefix, name string) (*host, erro
 	if err != nil {
 		return nil, errors.Join(err, stack.Close())
 	}
-	return &host{name, lease.Addr, stack, node}, nil
+	return &host{name: name, addr: lease.Addr, stack: stack, node: node}, nil
 }
 
-// Close ends the node, which closes the stack as its device.
-func (h *host) Close() error { return h.node.Close() }
+// Close ends what is served, and the node, which closes the stack below it.
+func (h *host) Close() {
+	for _, s := range h.servers {
+		s.Close()
+	}
+	h.node.Close()
+}
 
-// loopback is where the node is reached from this machine.
-func (h *host) loopback() string { return fmt.Sprintf("127.0.0.1:%d", h.node.ListenPort()) }
+// endpoint is where the node is reached from this machine.
+func (h *host) endpoint() string { return fmt.Sprintf("127.0.0.1:%d", h.node.ListenPort()) }
 
 // asPeer is what another node has to know of h.
 func (h *host) asPeer(endpoint string) overlay.Peer {
@@ -56,49 +64,54 @@ func (h *host) asPeer(endpoint string) overlay.Peer {
 	}
 }
 
-// serve answers DNS queries for the zone, with h under the name of the download,
-// and HTTP requests with src, until stop is called.
-func (h *host) serve(src source) (stop func(), err error) {
-	names, err := dnsd.NewZone(dnsd.ZoneConfig{Origin: zone})
-	if err != nil {
-		return nil, err
+// meet makes h and the other each other's peers, and has h ask the other for
+// names. The other is not told where h is: it learns that when h calls.
+func (h *host) meet(ctx context.Context, other *host) error {
+	if err := other.node.SetPeer(ctx, h.asPeer("")); err != nil {
+		return err
 	}
-	if err := names.SetAddresses("web", h.addr); err != nil {
-		return nil, err
+	if err := h.node.SetPeer(ctx, other.asPeer(other.endpoint())); err != nil {
+		return err
 	}
-	dns, err := dnsd.New(dnsd.Config{Zones: []*dnsd.Zone{names}})
-	if err != nil {
-		return nil, err
-	}
-	web := &http.Server{Handler: src}
-	stop = func() { web.Close(); dns.Close() }
-	if err := h.listen(dns, web); err != nil {
-		stop()
-		return nil, err
-	}
-	return stop, nil
+	return h.stack.SetDNS([]netip.AddrPort{netip.AddrPortFrom(other.addr, 53)})
 }
 
-// listen opens the ports of both servers on the overlay.
-func (h *host) listen(dns *dnsd.Server, web *http.Server) error {
+// serveNames answers DNS queries for a zone in which one name is h's.
+func (h *host) serveNames(origin, name string) error {
+	zone, err := dnsd.NewZone(dnsd.ZoneConfig{Origin: origin})
+	if err != nil {
+		return err
+	}
+	if err := zone.SetAddresses(name, h.addr); err != nil {
+		return err
+	}
+	server, err := dnsd.New(dnsd.Config{Zones: []*dnsd.Zone{zone}})
+	if err != nil {
+		return err
+	}
+	h.servers = append(h.servers, server)
 	udp, err := h.stack.ListenPacket("udp", ":53")
 	if err != nil {
 		return err
 	}
-	if err := dns.ServePacket(udp); err != nil {
+	if err := server.ServePacket(udp); err != nil {
 		return err
 	}
 	tcp, err := h.stack.Listen("tcp", ":53")
 	if err != nil {
 		return err
 	}
-	if err := dns.ServeStream(tcp); err != nil {
-		return err
-	}
-	pages, err := h.stack.Listen("tcp", ":80")
+	return server.ServeStream(tcp)
+}
+
+// serveData answers HTTP requests with src.
+func (h *host) serveData(src source) error {
+	listener, err := h.stack.Listen("tcp", ":80")
 	if err != nil {
 		return err
 	}
-	go web.Serve(pages) // until web is closed
+	server := &http.Server{Handler: src}
+	h.servers = append(h.servers, server)
+	go server.Serve(listener)
 	return nil
 }

@@ -28,12 +28,12 @@ const (
 
 	size  = 256 << 20        // bytes of generated data
 	pings = 1000             // round trips measured
-	wait  = 10 * time.Second // for a packet, an answer or the next byte
+	wait  = 10 * time.Second // for an answer, or for the next byte
 )
 
 func main() {
 	file := flag.String("file", "", "download the file at `PATH` instead of generated data")
-	asJSON := flag.Bool("json", false, "print one JSON object and nothing else")
+	asJSON := flag.Bool("json", false, "print one JSON object instead of a progress bar and tables")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()
@@ -47,7 +47,7 @@ func main() {
 		src = fromFile(*file)
 	}
 	err := run(ctx, src, newPrinter(os.Stdout, *asJSON))
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
 	if err != nil {
@@ -57,6 +57,13 @@ func main() {
 }
 
 func run(ctx context.Context, src source, p *printer) error {
+	p.reading(src)
+	want, err := src.sum(ctx)
+	p.wipe()
+	if err != nil {
+		return err
+	}
+
 	// Every address of the overlay comes from one pool and has an owner.
 	pool := netip.MustParsePrefix("10.200.0.0/16")
 	addrs, err := ipam.NewMemory(ipam.Config{Pools: []netip.Prefix{pool}})
@@ -64,7 +71,6 @@ func run(ctx context.Context, src source, p *printer) error {
 		return err
 	}
 	defer addrs.Close()
-
 	a, err := newHost(addrs, pool, "a")
 	if err != nil {
 		return err
@@ -75,49 +81,33 @@ func run(ctx context.Context, src source, p *printer) error {
 		return err
 	}
 	defer b.Close()
-
-	// Only a is told where the other is; b learns it when a calls.
-	if err := b.node.SetPeer(ctx, a.asPeer("")); err != nil {
+	if err := errors.Join(b.serveNames(zone, "web"), b.serveData(src), a.meet(ctx, b)); err != nil {
 		return err
 	}
-	if err := a.node.SetPeer(ctx, b.asPeer(b.loopback())); err != nil {
-		return err
-	}
-	for _, h := range []*host{a, b} {
-		p.say("node %s has %s on the overlay, udp port %d, key %s", h.name, h.addr, h.node.ListenPort(), h.node.PublicKey())
-	}
-
-	// b has a web server and the overlay's name server; a asks the latter.
-	stop, err := b.serve(src)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	if err := a.stack.SetDNS([]netip.AddrPort{netip.AddrPortFrom(b.addr, 53)}); err != nil {
-		return err
-	}
+	p.hosts(a, b)
 
 	r := result{Name: name}
-	if r.HandshakeMS, err = handshake(ctx, a, b.addr); err != nil {
+	if r.HandshakeMS, err = handshake(ctx, a, b); err != nil {
 		return err
 	}
-	if r.RTT, err = roundTrips(ctx, a, b.addr); err != nil {
+	if r.RTT, err = roundTrips(ctx, a, b); err != nil {
 		return err
 	}
-	if r.Addr, err = lookup(ctx, a); err != nil {
+	if r.Addr, err = lookup(ctx, a, name); err != nil {
 		return err
 	}
-	p.say("%s is %s; node a downloads %s from there\n", name, r.Addr, src.what)
-	r.download, err = fetch(ctx, a.stack.DialContext, src, wait, p.progress)
-	p.endProgress()
+	p.found(name, r.Addr, src)
+	r.download, err = fetch(ctx, a.stack.DialContext, "http://"+name+"/", wait, p.progress)
+	p.wipe()
 	if err != nil {
 		return err
 	}
+	r.OK = r.sum == want
 	if err := p.result(r, a, b); err != nil {
 		return err
 	}
 	if !r.OK {
-		return fmt.Errorf("what arrived is not what was sent: SHA-256 %x instead of %x", r.got, r.want)
+		return fmt.Errorf("what arrived is not what was sent: SHA-256 %x instead of %x", r.sum, want)
 	}
 	return nil
 }

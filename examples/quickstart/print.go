@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"net/netip"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -12,73 +14,97 @@ import (
 	"golang.org/x/term"
 )
 
-// A printer says what happens, for people or, as JSON, only how it ended.
+// A printer says what happens: to people, with a progress bar where a line can be
+// written again, or, as JSON, nothing but the result.
 type printer struct {
 	out   io.Writer
 	json  bool
-	live  bool // out is a terminal, on which a line can be written again
-	begin time.Time
-	drawn time.Time
+	live  bool
+	drawn time.Time // when the bar was
 }
 
 func newPrinter(out *os.File, asJSON bool) *printer {
 	return &printer{out: out, json: asJSON, live: !asJSON && term.IsTerminal(int(out.Fd()))}
 }
 
-// say writes one line for people.
-func (p *printer) say(format string, args ...any) {
-	if !p.json {
-		fmt.Fprintf(p.out, format+"\n", args...)
+// reading is for files that take a while.
+func (p *printer) reading(src source) {
+	if p.live {
+		fmt.Fprintf(p.out, "Taking the SHA-256 of %s.", src.what)
 	}
 }
 
-// progress draws the bar, at most twenty times a second and the last time.
-func (p *printer) progress(done, size int64) {
-	now := time.Now()
-	if p.begin.IsZero() {
-		p.begin = now
-	}
-	if !p.live || done < size && now.Sub(p.drawn) < time.Second/20 {
+func (p *printer) hosts(a, b *host) {
+	if p.json {
 		return
 	}
-	p.drawn = now
+	fmt.Fprintf(p.out, "Two WireGuard nodes in this process, joined over loopback UDP. No privilege needed.\n\n")
+	for _, h := range []*host{a, b} {
+		fmt.Fprintf(p.out, "  node %s  %s  udp %s  key %s\n", h.name, h.addr, h.endpoint(), h.node.PublicKey())
+	}
+}
+
+func (p *printer) found(name string, addr netip.Addr, src source) {
+	if !p.json {
+		fmt.Fprintf(p.out, "\nNode a found %s at %s, through the overlay, and downloads %s.\n\n", name, addr, src.what)
+	}
+}
+
+// progress draws the bar, at most twenty times a second.
+func (p *printer) progress(d download, size int64) {
+	if !p.live || time.Since(p.drawn) < time.Second/20 {
+		return
+	}
+	p.drawn = time.Now()
 	const width = 32
-	full := width
-	if size > 0 {
-		full = int(done * width / size)
-	}
-	fmt.Fprintf(p.out, "\r  %s%s %4.0f of %.0f MiB  %5.2f Gbit/s ", strings.Repeat("█", full), strings.Repeat("░", width-full),
-		mib(done), mib(size), float64(done)*8/1e9/max(now.Sub(p.begin).Seconds(), 1e-3))
+	full := int(d.Bytes * width / max(size, 1))
+	fmt.Fprintf(p.out, "\r  %s%s  %s of %s, %.2f Gbit/s  ", strings.Repeat("█", full), strings.Repeat("░", width-full),
+		count(d.Bytes), count(size), d.Gbps)
 }
 
-// endProgress takes the bar away.
-func (p *printer) endProgress() {
-	if p.live && !p.drawn.IsZero() {
-		fmt.Fprint(p.out, "\r\x1b[K")
+// wipe takes the bar, or what else stands in its place, away.
+func (p *printer) wipe() {
+	if p.live {
+		fmt.Fprintf(p.out, "\r%*s\r", 79, "")
 	}
 }
 
-// result prints the table, or the JSON object.
 func (p *printer) result(r result, a, b *host) error {
 	if p.json {
-		return json.NewEncoder(p.out).Encode(r)
+		return json.NewEncoder(p.out).Encode(r.rounded())
 	}
-	t := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-	row := func(what, format string, args ...any) { fmt.Fprintf(t, "  "+what+"\t"+format+"\n", args...) }
-	row("handshake", "%.2f ms", r.HandshakeMS)
-	row("round trip", "p50 %.0f µs, p99 %.0f µs", r.RTT.P50, r.RTT.P99)
-	row("download", "%.1f MiB in %.2f s, %.2f Gbit/s", mib(r.Bytes), r.Seconds, r.Gbps)
-	if r.OK {
-		row("SHA-256", "ok, %x…", r.got[:8])
-	} else {
-		row("SHA-256", "WRONG, %x… instead of %x…", r.got[:8], r.want[:8])
+	hash := fmt.Sprintf("%x… matches", r.sum[:8])
+	if !r.OK {
+		hash = fmt.Sprintf("%x… DOES NOT MATCH", r.sum[:8])
 	}
-	for _, h := range []struct{ host, peer *host }{{a, b}, {b, a}} {
-		s := h.host.node.Peers()[0]
-		row(h.host.name+"'s peer "+h.peer.name, "sent %d packets, %.1f MiB; received %d packets, %.1f MiB",
-			s.TxPackets, mib(s.TxBytes), s.RxPackets, mib(s.RxBytes))
+	t := tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(t, "  handshake\t%.2f ms\n", r.HandshakeMS)
+	fmt.Fprintf(t, "  round trip\tp50 %.0f µs, p99 %.0f µs (%d pings)\n", r.RTT.P50, r.RTT.P99, pings)
+	fmt.Fprintf(t, "  throughput\t%.2f Gbit/s (%s in %.2f s)\n", r.Gbps, count(r.Bytes), r.Seconds)
+	fmt.Fprintf(t, "  SHA-256\t%s\n", hash)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(t, "\n  peer\tpackets sent\tbytes sent\tpackets received\tbytes received\n")
+	for _, h := range [][2]*host{{a, b}, {b, a}} {
+		s := h[0].node.Peers()[0]
+		fmt.Fprintf(t, "  %s's peer %s\t%d\t%d\t%d\t%d\n", h[0].name, h[1].name, s.TxPackets, s.TxBytes, s.RxPackets, s.RxBytes)
 	}
 	return t.Flush()
 }
 
-func mib[N int64 | uint64](n N) float64 { return float64(n) / (1 << 20) }
+// rounded is r without digits that mean nothing.
+func (r result) rounded() result {
+	for _, v := range []*float64{&r.HandshakeMS, &r.RTT.P50, &r.RTT.P99, &r.Seconds, &r.Gbps} {
+		*v = math.Round(*v*1e3) / 1e3
+	}
+	return r
+}
+
+// count is a number of bytes for people.
+func count(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}

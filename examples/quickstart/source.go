@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -12,7 +13,7 @@ import (
 
 // A source is the data that is downloaded.
 type source struct {
-	what string // what it is, for people
+	what string // for people
 	open func() (r io.ReadCloser, size int64, err error)
 }
 
@@ -25,16 +26,15 @@ func generated(size int64) source {
 
 func fromFile(path string) source {
 	return source{path, func() (io.ReadCloser, int64, error) {
+		info, err := os.Stat(path) // before a pipe would keep Open waiting
+		if err != nil {
+			return nil, 0, err
+		}
+		if !info.Mode().IsRegular() {
+			return nil, 0, fmt.Errorf("%s is not a regular file", path)
+		}
 		f, err := os.Open(path)
-		if err != nil {
-			return nil, 0, err
-		}
-		info, err := f.Stat()
-		if err != nil {
-			f.Close()
-			return nil, 0, err
-		}
-		return f, info.Size(), nil
+		return f, info.Size(), err
 	}}
 }
 
@@ -48,10 +48,10 @@ func (s source) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	defer r.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	io.Copy(w, r) // whoever asked sees a download that ends too early
+	io.Copy(w, r) // who asked notices when it ends too early
 }
 
-// sum is the SHA-256 of the data, as it is before it is sent.
+// sum is the SHA-256 of the data before it goes anywhere.
 func (s source) sum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 	r, size, err := s.open()
 	if err != nil {
@@ -59,15 +59,15 @@ func (s source) sum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 	}
 	defer r.Close()
 	h := sha256.New()
-	_, err = io.CopyN(h, readerFunc(func(b []byte) (int, error) {
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
+	for done := int64(0); done < size && err == nil; {
+		if err = ctx.Err(); err == nil {
+			var n int64
+			n, err = io.CopyN(h, r, min(size-done, 4<<20))
+			done += n
 		}
-		return r.Read(b)
-	}), size)
-	return [sha256.Size]byte(h.Sum(nil)), err
+	}
+	if err != nil {
+		return sum, fmt.Errorf("reading %s: %w", s.what, err)
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -93,17 +95,40 @@ func (h *Handle) SetQuiet(index int) error {
 	return nil
 }
 
-// AddAddr gives a link an address; the rest of the prefix becomes reachable
-// through it.
+// AddAddr gives an address to a link that is up; the rest of the prefix becomes
+// reachable through it. The address is of use when AddAddr returns. An IPv6
+// address is not probed for duplicates (RFC 4862 section 5.4): whoever gives it
+// out knows that there are none.
 func (h *Handle) AddAddr(index int, addr netip.Prefix) error {
-	err := h.netlink.AddrAdd(byIndex(index), &netlink.Addr{
-		IPNet:     ipNet(addr),
-		Broadcast: net.IPv4zero, // none
-	})
+	a := &netlink.Addr{IPNet: ipNet(addr)}
+	if addr.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	} else {
+		a.Broadcast = net.IPv4zero // none
+	}
+	err := h.netlink.AddrAdd(byIndex(index), a)
+	if err == nil && addr.Addr().Is6() {
+		err = h.awaitLocal(a.IP)
+	}
 	if err != nil {
 		return fmt.Errorf("add address %v: %w", addr, err)
 	}
 	return nil
+}
+
+// awaitLocal waits for the kernel to take packets to an IPv6 address as its own,
+// which it sees to in the background (addrconf_dad_work), in less than a
+// millisecond unless it is busy.
+func (h *Handle) awaitLocal(ip net.IP) error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(200 * time.Microsecond) {
+		routes, err := h.netlink.RouteGet(ip)
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the kernel does not use it: %w", os.ErrDeadlineExceeded)
+		}
+	}
 }
 
 // AddRoute makes a prefix reachable through a link that is up, without a gateway.

@@ -3,8 +3,6 @@ package testnet
 import (
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -12,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -31,7 +30,7 @@ func (ns *namespace) open() error {
 	apart := func() error { return unix.Unshare(unix.CLONE_NEWNET) }
 	if switched := inNamespace(apart, func() {
 		if ns.file, err = currentNamespace(); err == nil {
-			err = raiseLoopback()
+			err = setUp(Port{Name: "lo"})
 		}
 	}); switched != nil {
 		return switched
@@ -91,19 +90,6 @@ func setNamespace(file *os.File) error {
 		return err
 	}
 	return switched
-}
-
-func raiseLoopback() error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	lo, err := h.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return h.LinkSetUp(lo)
 }
 
 func (ns *namespace) path() string {
@@ -176,92 +162,76 @@ func veth(a, b Port) error {
 	if a.Namespace == nil || b.Namespace == nil {
 		return fmt.Errorf("a port has no namespace: %w", fs.ErrInvalid)
 	}
-	err := a.Namespace.with(func(h *netlink.Handle) error {
-		return h.LinkAdd(&netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: a.Name, TxQLen: -1},
-			PeerName:      b.Name,
-			PeerTxQLen:    -1,
-			PeerNamespace: netlink.NsFd(b.Namespace.file.Fd()),
-		})
-	})
+	var err error
+	a.Namespace.do(func() { err = addVeth(a, b) })
 	if err != nil {
 		return err
 	}
-	if err = a.configure(); err == nil {
-		err = b.configure()
-	}
-	// The kernel tells an interface that its other end is up in the background,
-	// and until then packets get lost.
-	if err == nil {
-		err = a.awaitCarrier()
-	}
-	if err == nil {
-		err = b.awaitCarrier()
-	}
-	if err != nil {
-		a.Namespace.with(func(h *netlink.Handle) error { // takes the other end with it
-			return h.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: a.Name}})
-		})
-	}
-	return err
-}
-
-func (p Port) configure() error {
-	return p.Namespace.with(func(h *netlink.Handle) error {
-		link, err := h.LinkByName(p.Name)
-		if err != nil {
-			return err
-		}
-		for _, prefix := range p.Addrs {
-			if err := h.AddrAdd(link, address(prefix)); err != nil {
-				return fmt.Errorf("add address %v: %w", prefix, err)
-			}
-		}
-		return h.LinkSetUp(link)
-	})
-}
-
-func (p Port) awaitCarrier() error {
-	return p.Namespace.with(func(h *netlink.Handle) error {
-		changes, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
-		if err != nil {
-			return err
-		}
-		defer changes.Close()
-		if err := changes.SetReceiveTimeout(&unix.Timeval{Sec: 10}); err != nil {
-			return err
-		}
-		for {
-			link, err := h.LinkByName(p.Name)
-			if err != nil || link.Attrs().OperState == netlink.OperUp {
+	// The kernel tells an interface in the background that its other end is up, and
+	// until then packets get lost.
+	for _, step := range []func(Port) error{setUp, awaitCarrier, addAddrs} {
+		for _, p := range []Port{a, b} {
+			p.Namespace.do(func() { err = step(p) })
+			if err != nil {
+				a.Namespace.do(func() { removeLink(a.Name) }) // takes the other end with it
 				return err
 			}
-			if _, _, err := changes.Receive(); err != nil {
-				return fmt.Errorf("wait for the carrier of %s: %w", p.Name, err)
-			}
 		}
-	})
-}
-
-func address(p netip.Prefix) *netlink.Addr {
-	a := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   p.Addr().AsSlice(),
-		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
-	}}
-	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD // or it is of no use for a second (RFC 4862 section 5.4)
 	}
-	return a
+	return nil
 }
 
-// with calls f with a handle on the namespace.
-func (ns *namespace) with(f func(*netlink.Handle) error) (err error) {
-	ns.do(func() {
-		var h *netlink.Handle
-		if h, err = netlink.NewHandle(unix.NETLINK_ROUTE); err == nil {
-			defer h.Close()
-			err = f(h)
-		}
+func addVeth(a, b Port) error {
+	return netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: a.Name, TxQLen: -1},
+		PeerName:      b.Name,
+		PeerTxQLen:    -1,
+		PeerNamespace: netlink.NsFd(b.Namespace.file.Fd()),
 	})
-	return err
+}
+
+func removeLink(name string) error {
+	return netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}})
+}
+
+func setUp(p Port) error {
+	return netlink.LinkSetUp(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: p.Name}})
+}
+
+func awaitCarrier(p Port) error {
+	changes, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	if err != nil {
+		return err
+	}
+	defer changes.Close()
+	if err := changes.SetReceiveTimeout(&unix.Timeval{Sec: 10}); err != nil {
+		return err
+	}
+	for {
+		link, err := netlink.LinkByName(p.Name)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+		if _, _, err := changes.Receive(); err != nil {
+			return fmt.Errorf("wait for the carrier of %s: %w", p.Name, err)
+		}
+	}
+}
+
+func addAddrs(p Port) error {
+	host, err := hostnet.Open()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	link, err := host.LinkByName(p.Name)
+	if err != nil {
+		return err
+	}
+	for _, addr := range p.Addrs {
+		if err := host.AddAddr(link.Index, addr); err != nil {
+			return err
+		}
+	}
+	return nil
 }

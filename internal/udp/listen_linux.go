@@ -19,12 +19,12 @@ import (
 // datagrams within the known path MTU with "don't fragment" set and cuts larger
 // ones here (IP_PMTUDISC_WANT, ip(7)). wireguard-go leaves it too.
 type batch struct {
-	conn *net.UDPConn
-	raw  syscall.RawConn
-	caps Capabilities // but for GSO, which is in gso
-	gso  atomic.Bool
-	rx   receiver
-	tx   sender
+	conn     *net.UDPConn
+	raw      syscall.RawConn
+	caps     Capabilities // but for GSO, which is in segments
+	segments atomic.Int32 // a header may hold; 1: there is no UDP_SEGMENT
+	rx       receiver
+	tx       sender
 }
 
 func systemOpener() opener { return openBatch }
@@ -85,8 +85,10 @@ func (b *batch) configure(fd int, p place) error {
 			set(unix.IPPROTO_UDP, unix.UDP_GRO, 0)
 		}
 	}
-	_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
-	b.gso.Store(err == nil)
+	b.segments.Store(1)
+	if _, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT); err == nil {
+		b.segments.Store(maxSegments)
+	}
 	return nil
 }
 
@@ -106,7 +108,7 @@ func (b *batch) setMark(mark uint32) error {
 
 func (b *batch) capabilities() Capabilities {
 	c := b.caps
-	c.GSO = b.gso.Load()
+	c.GSO = b.segments.Load() > 1
 	return c
 }
 

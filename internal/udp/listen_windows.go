@@ -3,7 +3,6 @@ package udp
 import (
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"sync"
 
@@ -163,10 +162,5 @@ func (r *ring) capabilities() Capabilities { return Capabilities{} }
 
 func (r *ring) port() uint16 { return r.bound }
 
-// close ends both families.
-func (r *ring) close() error {
-	if err := r.bind.Close(); !errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return nil
-}
+// close ends both families. The second time it does nothing.
+func (r *ring) close() error { return r.bind.Close() }

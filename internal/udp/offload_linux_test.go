@@ -7,7 +7,7 @@ const sendsLargest = true
 
 func disableOffload(t transport) {
 	b := t.(*batch)
-	b.gso.Store(false)
+	b.segments.Store(1)
 	b.caps.GRO = false
 	b.setInt("UDP_GRO", unix.IPPROTO_UDP, unix.UDP_GRO, 0)
 }

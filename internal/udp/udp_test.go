@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -72,10 +73,12 @@ func datagrams(total, seg int) []byte {
 // last endpoint.
 func collect(t testing.TB, s *Socket, n int) (got [][]byte, from Endpoint) {
 	t.Helper()
+	late := time.AfterFunc(10*time.Second, func() { s.conn.Close() })
+	defer late.Stop()
 	ms := make([]Message, 16)
 	for len(got) < n {
 		k, err := s.Receive(ms)
-		require.NoError(t, err)
+		require.NoError(t, err, "%d of %d datagrams came", len(got), n)
 		for _, m := range ms[:k] {
 			require.Positive(t, m.Seg)
 			require.NoError(t, m.Err)

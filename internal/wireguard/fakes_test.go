@@ -223,6 +223,9 @@ func (d *fakeDevice) ReadBatch(b *packet.Batch) error {
 func (d *fakeDevice) WriteBatch(b *packet.Batch) error {
 	for i := range b.Packets {
 		p := &b.Packets[i]
+		if !p.Live() {
+			continue
+		}
 		select {
 		case <-d.closed:
 			return net.ErrClosed

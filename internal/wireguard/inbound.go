@@ -233,12 +233,13 @@ func (in *inbound) deliver() {
 	lane.Lock() // the two families' sockets share a lane
 	e.config.Stages.Inbound(in.batch)
 	lane.Unlock()
-	in.sender.tally.batch(in.batch)
+	in.sender.tally.stages(in.batch)
 	in.sender.tally.tell(e) // before anyone can see the packets
 	if len(in.batch.Packets) > 0 {
 		if err := e.config.Device.WriteBatch(in.batch); err != nil {
 			e.fail("write to the device", err)
 		}
+		in.batch.TakeDrops(in.sender.tally.drop)
 	}
 	if bounced := in.batch.Bounced(); len(bounced) > 0 {
 		in.sender.route(bounced)

@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/overlayd/overlayd/packet"
 )
@@ -16,9 +17,11 @@ type outbound struct {
 }
 
 func newOutbound(e *Engine, lane int) *outbound {
+	w := newSender(e, lane, sealArena)
+	w.errors = &allowance{spent: -never}
 	return &outbound{
 		engine: e,
-		sender: newSender(e, lane, sealArena),
+		sender: w,
 		batch:  packet.NewBatch(lane),
 		answer: packet.NewBatch(lane),
 	}
@@ -39,15 +42,18 @@ func (o *outbound) process() {
 	e := o.engine
 	e.config.Stages.Outbound(o.batch)
 	o.sender.mtu = e.config.Device.MTU()
-	o.sender.tally.batch(o.batch)
+	o.sender.tally.stages(o.batch)
+	o.sender.route(o.batch.Packets)
+	o.batch.Sweep() // for what route answers
 	if bounced := o.batch.Bounced(); len(bounced) > 0 {
 		o.answer.Reset()
 		o.answer.Packets = append(o.answer.Packets, bounced...)
 		if err := e.config.Device.WriteBatch(o.answer); err != nil {
 			e.fail("write to the device", err)
 		}
+		o.answer.TakeDrops(o.sender.tally.drop)
+		o.sender.tally.tell(e)
 	}
-	o.sender.route(o.batch.Packets)
 }
 
 // route sends each packet to the peer whose allowed IPs hold its destination.
@@ -77,6 +83,7 @@ func (w *sender) route(packets []packet.Packet) {
 			w.tally.drop(packet.Malformed, 1)
 		case current == nil:
 			w.tally.drop(packet.NoPeer, 1)
+			w.refuse(pk, now)
 		case f != nil:
 			f.send(pk)
 		default:
@@ -89,6 +96,32 @@ func (w *sender) route(packets []packet.Packet) {
 	w.tally.tell(e) // before anyone can see the packets
 	w.flush()
 	w.tally.tell(e)
+}
+
+// refuse tells who sent pk that there is no way to its destination, as Linux's
+// WireGuard does, so that a program fails at once and need not time out. The
+// error seems to come from the destination: no other address fits it as well.
+func (w *sender) refuse(pk *packet.Packet, now int64) {
+	if w.errors != nil && w.errors.take(now) {
+		pk.Unreachable(pk.DstAddr(), packet.HostUnreachable)
+	}
+}
+
+// An allowance bounds how many ICMP errors a lane sends (RFC 4443 section 2.4 f):
+// 50 at once and 1,000 a second, as Linux's icmp_msgs_burst and
+// icmp_msgs_per_sec.
+type allowance struct {
+	spent int64 // engine time by which all that was taken is paid for
+}
+
+func (a *allowance) take(now int64) bool {
+	const price, burst = int64(time.Second / 1000), 50
+	spent := max(a.spent, now-burst*price)
+	if spent+price > now {
+		return false
+	}
+	a.spent = spent + price
+	return true
 }
 
 // open begins a flow to p, or returns nil when there is no usable session.
@@ -108,6 +141,7 @@ func (w *sender) open(p *peer, now int64) *flow {
 func (w *sender) wait(p *peer, pk *packet.Packet, now int64) *flow {
 	if p.endpoint.Load() == nil {
 		w.tally.drop(packet.NoEndpoint, 1)
+		w.refuse(pk, now)
 		return nil
 	}
 	s, dropped := p.stage(pk, now)

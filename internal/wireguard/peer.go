@@ -91,7 +91,12 @@ func (p *peer) unstage() []stagedPacket {
 }
 
 // setEndpoint records where the peer was last heard, which is how it roams.
+//
+// Answers leave from the address it spoke to, but by whichever interface the
+// route says: an interface that is insisted on makes Linux take the peer for a
+// neighbour there, and where the routes are not symmetric it is none.
 func (p *peer) setEndpoint(from udp.Endpoint) {
+	from.Interface = 0
 	if known := p.endpoint.Load(); known == nil || *known != from {
 		roamed := from // only here does it have to outlive the call
 		p.endpoint.Store(&roamed)
@@ -101,8 +106,16 @@ func (p *peer) setEndpoint(from udp.Endpoint) {
 // forgetSource lets the system choose the local address again, in case the one
 // in use is why nothing arrives.
 func (p *peer) forgetSource() {
-	if known := p.endpoint.Load(); known != nil && (known.Src.IsValid() || known.Interface != 0) {
-		p.endpoint.Store(&udp.Endpoint{Addr: known.Addr})
+	if known := p.endpoint.Load(); known != nil {
+		p.sourceGone(known)
+	}
+}
+
+// sourceGone does the same when a socket refused the local address of known,
+// unless the peer has been heard elsewhere since.
+func (p *peer) sourceGone(known *udp.Endpoint) {
+	if known.Src.IsValid() {
+		p.endpoint.CompareAndSwap(known, &udp.Endpoint{Addr: known.Addr})
 	}
 }
 

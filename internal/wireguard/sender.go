@@ -17,11 +17,19 @@ type sender struct {
 	arena    []byte
 	used     int
 	messages []udp.Message
+	targets  []target      // of the messages
 	lastTo   *udp.Endpoint // of the last message, while it can take another datagram
 	cutter   packet.Cutter
 	nonce    [chacha20poly1305.NonceSize]byte
 	tally    tally
 	flow     flow
+	errors   *allowance // of ICMP errors to the device; nil: none are sent
+}
+
+// A target is whom a message goes to, and where that was at the time.
+type target struct {
+	peer     *peer
+	endpoint *udp.Endpoint
 }
 
 func newSender(e *Engine, lane, arena int) *sender {
@@ -31,6 +39,7 @@ func newSender(e *Engine, lane, arena int) *sender {
 		mtu:      e.config.Device.MTU(),
 		arena:    make([]byte, arena),
 		messages: make([]udp.Message, 0, maxRuns),
+		targets:  make([]target, 0, maxRuns),
 	}
 }
 
@@ -122,12 +131,13 @@ func (w *sender) seal(f *flow, plain []byte, ecn byte) {
 	s.send.Seal(out[:sizeTransportHeader], w.nonce[:], plain, nil)
 	w.used += size
 	f.sealed += uint64(size)
-	w.enqueue(out, f.endpoint, ecn)
+	w.enqueue(out, f, ecn)
 }
 
 // enqueue adds a datagram, which lies at the end of the arena, to the last run
 // if it belongs there.
-func (w *sender) enqueue(datagram []byte, to *udp.Endpoint, ecn byte) {
+func (w *sender) enqueue(datagram []byte, f *flow, ecn byte) {
+	to := f.endpoint
 	if w.lastTo == to {
 		last := &w.messages[len(w.messages)-1]
 		if last.ECN == ecn && len(datagram) <= last.Seg {
@@ -145,6 +155,7 @@ func (w *sender) enqueue(datagram []byte, to *udp.Endpoint, ecn byte) {
 		Endpoint: *to,
 		ECN:      ecn,
 	})
+	w.targets = append(w.targets, target{f.peer, to})
 	w.lastTo = to
 }
 
@@ -153,10 +164,21 @@ func (w *sender) flush() {
 	if len(w.messages) == 0 {
 		return
 	}
-	if sent, err := w.engine.transport.Send(w.lane, w.messages); err != nil {
-		w.tally.drop(packet.SendFailed, uint64(len(w.messages)-sent))
+	if _, err := w.engine.transport.Send(w.lane, w.messages); err != nil {
 		w.engine.sendFailed(err)
+		for i := range w.messages {
+			if m := &w.messages[i]; m.Err != nil {
+				w.tally.drop(packet.SendFailed, uint64((len(m.Data)+m.Seg-1)/m.Seg))
+			}
+		}
 	}
+	for i, t := range w.targets {
+		if t.endpoint.Src.IsValid() && !w.messages[i].Endpoint.Src.IsValid() {
+			t.peer.sourceGone(t.endpoint)
+		}
+	}
+	clear(w.targets)
+	w.targets = w.targets[:0]
 	w.messages = w.messages[:0]
 	w.lastTo = nil
 	w.used = 0
@@ -201,14 +223,10 @@ func (t *tally) drop(why packet.Reason, n uint64) {
 	t.dropped = true
 }
 
-// batch counts what the stages did with b.
-func (t *tally) batch(b *packet.Batch) {
+// stages counts what the stages did with b.
+func (t *tally) stages(b *packet.Batch) {
 	t.bounces += uint64(len(b.Bounced()))
-	for why := range packet.NumReasons {
-		if n := b.Drops(packet.Reason(why)); n != 0 {
-			t.drop(packet.Reason(why), uint64(n))
-		}
-	}
+	b.TakeDrops(t.drop)
 }
 
 // tell adds t to the engine's counters and empties it.

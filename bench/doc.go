@@ -1,0 +1,21 @@
+// Bench measures us and our peers side by side.
+//
+//	go run ./bench [-quick] [-run regexp] [-json file] [-markdown file] [-report file.html]
+//	go run ./bench -tcp [-quick] [-json file] [-markdown file]
+//
+// Every scenario runs ours and the peer in turn, A B A B, each run in a process of
+// its own, so that whatever else the machine does hits both alike and neither
+// inherits the other's memory. What counts is the ratio of neighbouring runs. A
+// run of the cipher alone stands beside each pair of a tunnel's: it is the limit
+// that both share.
+//
+// Scenarios that need namespaces and TUN devices need root; the bench makes what
+// it needs and leaves nothing behind. What cannot run is listed with the reason.
+//
+// With -tcp it measures instead one upload between two TCP/IP stacks over a
+// simulated link, for every choice of congestion control and loss detection.
+//
+// The same loads are Go benchmarks, for benchstat:
+//
+//	go test -bench . -count 6 ./bench | benchstat bench/baseline.txt -
+package main

@@ -1,0 +1,7 @@
+//go:build !linux && !darwin
+
+package main
+
+import "errors"
+
+func currentUsage() (usage, error) { return usage{}, errors.ErrUnsupported }

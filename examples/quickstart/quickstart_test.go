@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/overlayd/overlayd/ipam"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestRunPrintsOneJSONObject(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), generated(1<<20), &printer{out: &out, json: true}))
+	require.Regexp(t, regexp.MustCompile(`^{"handshake_ms":[\d.]+,"rtt_us":{"p50":[\d.]+,"p99":[\d.]+},`+
+		`"bytes":1048576,"seconds":[\d.]+,"gbps":[\d.]+,"sha256_ok":true,`+
+		`"name":"web\.overlay\.internal","addr":"10\.200\.0\.2"}\n$`), out.String())
+	var r result
+	require.NoError(t, json.Unmarshal(out.Bytes(), &r))
+	require.Positive(t, r.HandshakeMS)
+	require.Positive(t, r.RTT.P50)
+	require.GreaterOrEqual(t, r.RTT.P99, r.RTT.P50)
+	require.Positive(t, r.Seconds)
+	require.Positive(t, r.Gbps)
+}
+
+func TestRunPrintsATableForPeople(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	require.NoError(t, os.WriteFile(path, make([]byte, 100_000), 0o600))
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), fromFile(path), &printer{out: &out}))
+	for _, want := range []string{
+		"Node a found web.overlay.internal at 10.200.0.2, through the overlay, and downloads " + path,
+		"handshake", "round trip", "97.7 KiB in ", " matches\n", "a's peer b", "b's peer a",
+	} {
+		require.Contains(t, out.String(), want)
+	}
+	require.NotContains(t, out.String(), "\r", "the bar is for terminals only")
+}
+
+func TestRunDrawsABarOnATerminal(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), generated(1<<20), &printer{out: &out, live: true}))
+	require.Contains(t, out.String(), "\r  ")
+	require.Contains(t, out.String(), " of 1.0 MiB, ")
+}
+
+func TestRunTellsThatOtherBytesArrived(t *testing.T) {
+	var out bytes.Buffer
+	err := run(t.Context(), changing(), &printer{out: &out, json: true})
+	require.ErrorContains(t, err, "what arrived is not what was sent")
+	require.Contains(t, out.String(), `"sha256_ok":false`)
+}
+
+// changing is data that is different each time it is read.
+func changing() source {
+	return source{"changing data", func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{byte(rand.Uint32()), byte(rand.Uint32())}), 4096)), 4096, nil
+	}}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := run(ctx, generated(64<<20), &printer{live: true, out: writerFunc(func(b []byte) (int, error) {
+		if b[0] == '\r' { // the bar: the download has begun
+			cancel()
+		}
+		return len(b), nil
+	})})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestFetchTellsWhatWentWrong(t *testing.T) {
+	for name, test := range map[string]struct {
+		serve http.HandlerFunc
+		want  string
+	}{
+		"the server stops sending": {
+			func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", "9")
+				io.WriteString(w, "only")
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			},
+			"the download stalled: no byte for 200ms, after 4 bytes",
+		},
+		"the server never answers": {
+			func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			"the download stalled: no byte for 200ms, after 0 bytes",
+		},
+		"the data ends too early": {
+			func(w http.ResponseWriter, r *http.Request) {
+				source{"", func() (io.ReadCloser, int64, error) {
+					return io.NopCloser(iotest.TimeoutReader(strings.NewReader("only"))), 9, nil
+				}}.ServeHTTP(w, r)
+			},
+			"the download broke off after 4 bytes of 9: unexpected EOF",
+		},
+		"the data cannot be read": {
+			fromFile("/nonexistent").ServeHTTP,
+			"the download did not begin: the server says 500 Internal Server Error",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(test.serve)
+			defer server.Close()
+			_, err := fetch(t.Context(), new(net.Dialer).DialContext, server.URL, 200*time.Millisecond, func(download, int64) {})
+			require.EqualError(t, err, test.want)
+		})
+	}
+}
+
+func TestFetchTellsThatNobodyListens(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	_, err = fetch(t.Context(), new(net.Dialer).DialContext, "http://"+l.Addr().String(), wait, func(download, int64) {})
+	require.ErrorContains(t, err, "the download did not begin: ")
+}
+
+func TestLookupTellsWhichNameIsMissing(t *testing.T) {
+	a, _ := pair(t)
+	_, err := lookup(t.Context(), a, "wep."+zone)
+	require.ErrorContains(t, err, "wep."+zone)
+	require.ErrorContains(t, err, "no such host")
+}
+
+func TestPingTellsWhoIsSilent(t *testing.T) {
+	a, b := pair(t)
+	b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := ping(ctx, a, b)
+	require.ErrorContains(t, err, "node b does not answer")
+}
+
+// pair is two joined hosts of which b serves the zone and a asks it.
+func pair(t *testing.T) (a, b *host) {
+	pool := netip.MustParsePrefix("10.200.0.0/16")
+	addrs, err := ipam.NewMemory(ipam.Config{Pools: []netip.Prefix{pool}})
+	require.NoError(t, err)
+	a, err = newHost(addrs, pool, "a")
+	require.NoError(t, err)
+	t.Cleanup(a.Close)
+	b, err = newHost(addrs, pool, "b")
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	require.NoError(t, b.serveNames(zone, "web"))
+	require.NoError(t, a.meet(t.Context(), b))
+	return a, b
+}

@@ -1,0 +1,61 @@
+package ipam
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A HeldError says that a file is open already, and by whom.
+type HeldError struct {
+	Path    string    `json:"-"`
+	PID     int       `json:"pid"` // 0: not known
+	Program string    `json:"program"`
+	Since   time.Time `json:"since"`
+}
+
+func (e *HeldError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("ipam: %s is in use by another process", e.Path)
+	}
+	return fmt.Sprintf("ipam: %s is in use by %s, process %d, since %s; stop it or use another file",
+		e.Path, e.Program, e.PID, e.Since.Format(time.RFC3339))
+}
+
+// errHeld is what lockFile returns for a file somebody else has locked.
+var errHeld = errors.New("locked")
+
+// hold locks the file beside path for this process and writes into it who we are,
+// for the next one to read. The lock ends when the returned file is closed.
+func hold(path string) (*os.File, error) {
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f); err != nil {
+		defer f.Close()
+		if !errors.Is(err, errHeld) {
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		held := &HeldError{}
+		b, err := io.ReadAll(io.LimitReader(f, 4096))
+		if err != nil || json.Unmarshal(b, held) != nil {
+			held = &HeldError{}
+		}
+		held.Path = path
+		return nil, held
+	}
+	b, err := json.Marshal(HeldError{PID: os.Getpid(), Program: filepath.Base(os.Args[0]), Since: time.Now()})
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	// It only informs: a full disk shall not keep us from what is in the file.
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt(b, 0)
+	}
+	return f, nil
+}

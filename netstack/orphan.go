@@ -1,0 +1,68 @@
+package netstack
+
+import (
+	"container/list"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// maxOrphans is how many closed connections may linger: to deliver what was
+// written, to wait for the peer's end, or in TIME-WAIT for a minute. Each holds
+// some 8 KB, and a client that connects as fast as it can leaves ten thousand a
+// second.
+const maxOrphans = 2048
+
+// orphans are the closed connections that linger, oldest first. When there are
+// too many, the oldest is cut short, as on Linux beyond tcp_max_tw_buckets and
+// tcp_max_orphans.
+type orphans struct {
+	mu   sync.Mutex
+	list list.List // of *orphan
+}
+
+type orphan struct {
+	all     *orphans
+	ep      tcpip.Endpoint
+	entry   waiter.Entry
+	element *list.Element // under all.mu; nil when it is not in the list
+}
+
+// add takes over an endpoint that was closed.
+func (o *orphans) add(ep tcpip.Endpoint, queue *waiter.Queue) {
+	k := &orphan{all: o, ep: ep}
+	var oldest *orphan
+	o.mu.Lock()
+	k.element = o.list.PushBack(k)
+	if o.list.Len() > maxOrphans {
+		oldest = o.list.Front().Value.(*orphan)
+		oldest.removeLocked()
+	}
+	o.mu.Unlock()
+	k.entry.Init(k, waiter.EventHUp)
+	queue.EventRegister(&k.entry)
+	k.NotifyEvent(0) // it may have ended meanwhile
+	if oldest != nil {
+		oldest.ep.Abort()
+	}
+}
+
+// NotifyEvent implements waiter.EventListener: something ended, maybe the
+// lingering.
+func (k *orphan) NotifyEvent(waiter.EventMask) {
+	switch tcp.EndpointState(k.ep.State()) {
+	case tcp.StateClose, tcp.StateError:
+		k.all.mu.Lock()
+		k.removeLocked()
+		k.all.mu.Unlock()
+	}
+}
+
+func (k *orphan) removeLocked() {
+	if k.element != nil {
+		k.all.list.Remove(k.element)
+		k.element = nil
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !windows
+
+package netstack
+
+const defaultLossDetection = "rack"
