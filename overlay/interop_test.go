@@ -64,8 +64,8 @@ func TestInteropInBulk(t *testing.T) {
 		ours, theirs := newRootless(t, engine, 1, 1420), newJudge(t, 2, 1420)
 		ours.know(t, theirs, loopback(theirs.port(), false), overlay.PresharedKey{})
 		theirs.know(t, ours, "", overlay.PresharedKey{})
-		transfer(t, ours, theirs, false, 2<<20)
-		transfer(t, theirs, ours, true, 2<<20)
+		bulk(t, ours, theirs, false, 2<<20)
+		bulk(t, theirs, ours, true, 2<<20)
 	})
 }
 

@@ -182,8 +182,8 @@ func (j *judge) listenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	return j.net.ListenUDPAddrPort(at)
 }
 
-// transfer sends size bytes over TCP from one host to another and checks them.
-func transfer(t testing.TB, from, to host, six bool, size int) {
+// bulk sends size bytes over TCP from one host to another and checks them.
+func bulk(t testing.TB, from, to host, six bool, size int) {
 	t.Helper()
 	at := netip.AddrPortFrom(to.addr(six), 80)
 	listener, err := to.listen(at)
