@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,26 +14,22 @@ import (
 // a NAT does. It may change the address it sends from, which moves the client
 // as the server sees it.
 type relay struct {
-	front  *net.UDPConn
-	server netip.AddrPort
-
-	mu      sync.Mutex
-	client  netip.AddrPort
-	back    *net.UDPConn
-	closed  bool
+	front   *net.UDPConn
+	server  netip.AddrPort
 	running sync.WaitGroup
+
+	mu     sync.Mutex
+	client netip.AddrPort
+	backs  []*net.UDPConn // the last one is in use, the others still take answers
 }
 
 func newRelay(t testing.TB, front *net.UDPConn, server netip.AddrPort) *relay {
 	r := &relay{front: front, server: server}
 	r.move(t)
-	r.running.Go(func() { r.forward() })
+	r.running.Go(r.forward)
 	t.Cleanup(func() {
-		r.mu.Lock()
-		r.closed = true
-		r.back.Close()
-		r.mu.Unlock()
 		r.front.Close()
+		r.forget(0)
 		r.running.Wait()
 	})
 	return r
@@ -41,14 +38,16 @@ func newRelay(t testing.TB, front *net.UDPConn, server netip.AddrPort) *relay {
 // addr is where clients send to.
 func (r *relay) addr() netip.AddrPort { return r.front.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// from is where the server sees the client now.
-func (r *relay) from() netip.AddrPort {
+// from is where the server sees the client.
+func (r *relay) from() netip.AddrPort { return r.back().LocalAddr().(*net.UDPAddr).AddrPort() }
+
+func (r *relay) back() *net.UDPConn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.back.LocalAddr().(*net.UDPAddr).AddrPort()
+	return r.backs[len(r.backs)-1]
 }
 
-// move goes on from another address.
+// move goes on from another address. What is on its way to the old one arrives.
 func (r *relay) move(t testing.TB) {
 	network := "udp4"
 	if r.server.Addr().Is6() {
@@ -57,13 +56,19 @@ func (r *relay) move(t testing.TB) {
 	back, err := net.DialUDP(network, nil, net.UDPAddrFromAddrPort(r.server))
 	require.NoError(t, err)
 	r.mu.Lock()
-	old := r.back
-	r.back = back
+	r.backs = append(r.backs, back)
 	r.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
 	r.running.Go(func() { r.answer(back) })
+}
+
+// forget closes all but the last keep of the addresses it sent from.
+func (r *relay) forget(keep int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, back := range r.backs[:len(r.backs)-keep] {
+		back.Close()
+	}
+	r.backs = r.backs[len(r.backs)-keep:]
 }
 
 func (r *relay) forward() {
@@ -75,9 +80,10 @@ func (r *relay) forward() {
 		}
 		r.mu.Lock()
 		r.client = from
-		back := r.back
+		if len(r.backs) > 0 {
+			r.backs[len(r.backs)-1].Write(buf[:n])
+		}
 		r.mu.Unlock()
-		back.Write(buf[:n])
 	}
 }
 
@@ -85,15 +91,15 @@ func (r *relay) answer(back *net.UDPConn) {
 	buf := make([]byte, 65536)
 	for {
 		n, err := back.Read(buf)
-		r.mu.Lock()
-		current, client := r.back == back && !r.closed, r.client
-		r.mu.Unlock()
-		if err != nil {
-			if !current {
-				return
-			}
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
 			continue // the server's port may be closed for a while
 		}
+		r.mu.Lock()
+		client := r.client
+		r.mu.Unlock()
 		r.front.WriteToUDPAddrPort(buf[:n], client)
 	}
 }

@@ -124,6 +124,9 @@ func (p *peer) due(now int64) (next int64, unreachable bool) {
 		return at <= now
 	}
 
+	if p.retryAt != 0 {
+		p.retryAt = max(p.retryAt, p.quietUntil.Load()) // a response of ours puts our next call off
+	}
 	if p.retryAt != 0 && deadline(p.retryAt) {
 		unreachable = true
 		if p.attempts > maxHandshakeAttempts {
