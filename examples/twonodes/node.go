@@ -90,8 +90,10 @@ func startSecond(me string) (them string, done func() error, err error) {
 // byHand leaves it to the user to run the second process.
 func byHand(me string) (them string, done func() error, err error) {
 	fmt.Printf("In another terminal run\n\n  go run ./examples/twonodes -join %s\n\nand paste here the line that it prints: ", me)
-	them, err = readLine(os.Stdin)
-	return them, func() error { return nil }, err
+	if them, err = readLine(os.Stdin); err != nil {
+		return "", nil, fmt.Errorf("no line was given: %w", err)
+	}
+	return them, func() error { return nil }, nil
 }
 
 func readLine(r io.Reader) (string, error) {
