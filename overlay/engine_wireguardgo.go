@@ -78,8 +78,9 @@ func (e *wireGuardGo) open(cfg wireguard.Config) error {
 		return err
 	}
 	if err := e.device.BindSetMark(cfg.FwMark); err != nil {
-		return &ConfigError{Field: "FwMark", Value: strconv.Itoa(int(cfg.FwMark)), Err: err}
+		return err
 	}
+	e.port = cfg.ListenPort // wireguard-go forgets it where the kernel has no IPv6
 	return e.get(func(key, value string) error {
 		if key != "listen_port" {
 			return nil
