@@ -30,6 +30,7 @@ var systems = []string{"linux", "windows", "darwin"}
 
 // A listed package is what go list says of one.
 type listed struct {
+	system     string // on which it is so
 	ImportPath string
 	Imports    []string // by its files that are no tests
 	Deps       []string // everything it links, directly or not
@@ -44,7 +45,7 @@ func ours(importPath string) (rel string, ok bool) {
 }
 
 // packages lists the module's packages once per operating system.
-func packages(t *testing.T) map[string][]listed {
+func packages(t *testing.T) []listed {
 	t.Helper()
 	all, err := listOnce()
 	if errors.Is(err, exec.ErrNotFound) {
@@ -56,8 +57,7 @@ func packages(t *testing.T) map[string][]listed {
 	return all
 }
 
-var listOnce = sync.OnceValues(func() (map[string][]listed, error) {
-	all := make(map[string][]listed)
+var listOnce = sync.OnceValues(func() (all []listed, err error) {
 	for _, system := range systems {
 		cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
 		cmd.Dir = root
@@ -70,13 +70,13 @@ var listOnce = sync.OnceValues(func() (map[string][]listed, error) {
 			return nil, err
 		}
 		for d := json.NewDecoder(bytes.NewReader(out)); ; {
-			var p listed
+			p := listed{system: system}
 			if err := d.Decode(&p); err == io.EOF {
 				break
 			} else if err != nil {
 				return nil, err
 			}
-			all[system] = append(all[system], p)
+			all = append(all, p)
 		}
 	}
 	return all, nil
