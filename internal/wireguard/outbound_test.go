@@ -48,3 +48,21 @@ func TestPacketsNobodyTakesAreAnswered(t *testing.T) {
 		require.EqualValues(t, 1, a.Stats().Drops[packet.NoEndpoint])
 	})
 }
+
+func TestPaddingKeepsToTheMTUOfTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		sent := n.watch(a.transport, typeTransport)
+		for i, mtu := range []int{1400, 1410, 1390} { // none a multiple of 16
+			a.device.mtu.Store(int32(mtu))
+			p := make([]byte, mtu)
+			copy(p, datagramTo(a.overlay, b.overlay, 1))
+			a.device.send(p)
+			synctest.Wait()
+			datagram, _ := sent.at(i)
+			require.Equal(t, sizeTransportMin+mtu, len(datagram), "MTU %d", mtu)
+		}
+	})
+}

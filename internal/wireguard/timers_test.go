@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,34 @@ func TestPassiveKeepaliveAnswersDataAfterTenSeconds(t *testing.T) {
 		require.Len(t, keepalive, sizeTransportMin)
 		require.InDelta(t, keepaliveTimeout.Seconds(), at.Sub(begin).Seconds(), 0.1)
 	})
+}
+
+// Otherwise the sender would take the link for broken, and call again and again.
+func TestDataThatIsRefusedIsAnsweredTheSame(t *testing.T) {
+	for name, refused := range map[string]func(from, to netip.Addr) []byte{
+		"a source that is not the peer's": func(_, to netip.Addr) []byte {
+			return datagramTo(netip.MustParseAddr("10.0.0.66"), to, 1)
+		},
+		"a length that is wrong": func(from, to netip.Addr) []byte {
+			d := datagramTo(from, to, 1)
+			d[2] = 0xff
+			return d
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, a, b := newPair(t)
+				defer a.close()
+				defer b.close()
+				calls, keepalives := n.watch(a.transport, typeInitiation), n.watch(b.transport, typeTransport)
+				a.device.send(refused(a.overlay, b.overlay))
+				time.Sleep(time.Minute)
+				require.Empty(t, b.device.received())
+				require.Equal(t, 1, keepalives.count())
+				require.Equal(t, 1, calls.count())
+			})
+		})
+	}
 }
 
 func TestSilenceAfterSendingBeginsANewHandshake(t *testing.T) {
