@@ -104,6 +104,7 @@ func New(config Config) (*Stack, error) {
 	if config.MTU < minMTU || config.MTU > packet.MaxSize {
 		return nil, fmt.Errorf("netstack: MTU %d is not between %d and %d", config.MTU, minMTU, packet.MaxSize)
 	}
+	divertLog()
 	s := &Stack{
 		name:      config.Name,
 		mtu:       config.MTU,
