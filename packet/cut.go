@@ -170,7 +170,7 @@ func (c *Cutter) Next() []byte {
 	}
 	c.first = false
 	t[at], t[at+1] = 0, 0
-	sum := ^Sum(t, pseudoSum(s, c.protocol, len(t)))
+	sum := ^fold(sum(t, pseudoHeader(s, c.protocol, len(t))))
 	if sum == 0 && c.protocol == ProtocolUDP {
 		sum = 0xffff // zero says there is none (RFC 768, RFC 8200 section 8.1)
 	}

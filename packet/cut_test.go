@@ -86,6 +86,11 @@ func TestCutterRefuses(t *testing.T) {
 			p.Data = p.Data[:25]
 			return p
 		}(), errCutMalformed},
+		"segments larger than a packet may be": {func() *Packet {
+			p := tcp4().super(65500)
+			p.Data = append(p.Data, make([]byte, 65500)...)
+			return p
+		}(), errCutMalformed},
 		"too many segments": {tcp4().with(func(w *wire) { w.payload = big }).super(1), errCutSegments},
 		"an unfinished routing header": {tcp6().with(func(w *wire) {
 			w.ext, w.extFirst, w.payload = []byte{ProtocolTCP, 0, 4, 1, 0, 0, 0, 0}, extRouting, big
@@ -152,4 +157,62 @@ func BenchmarkCut45(b *testing.B) {
 		for c.Next() != nil {
 		}
 	}
+}
+
+// FuzzCut compares with the slow segmentation, and cuts any bytes at all.
+func FuzzCut(f *testing.F) {
+	f.Add([]byte{}, uint16(0), uint8(0), uint16(1), uint8(0))
+	f.Add([]byte{}, uint16(3000), uint8(1), uint16(1000), uint8(0xff))
+	f.Add([]byte{1}, uint16(3000), uint8(2), uint16(7), uint8(0x10))
+	f.Add([]byte{1, 2, 3}, uint16(3000), uint8(3), uint16(1400), uint8(0x99))
+	f.Add(tcp6().with(func(w *wire) { w.payload = fill(300, 2) }).bytes(), uint16(0), uint8(4), uint16(100), uint8(0))
+	f.Add(udp4().with(func(w *wire) { w.options4, w.payload = make([]byte, 40), fill(300, 2) }).bytes(), uint16(0), uint8(4), uint16(3), uint8(0))
+	f.Fuzz(func(t *testing.T, d []byte, size uint16, kind uint8, seg uint16, flags uint8) {
+		var c Cutter
+		if kind&4 != 0 {
+			p := borrowed(d, 0)
+			p.Seg = seg
+			if !p.Trim() {
+				if cutAll(&c, p); p.Version() == 0 && seg != 0 && c.Next() != nil {
+					t.Fatal("cut what is no packet")
+				}
+				return
+			}
+			whole := append([]byte(nil), p.Data...)
+			parts, err := cutAll(&c, p)
+			if err != nil || seg == 0 {
+				return
+			}
+			var payload []byte
+			for _, part := range parts {
+				var s Packet
+				s.Set(part, 0)
+				if !s.Trim() || len(s.Data) != len(part) || !s.ChecksumOK() {
+					t.Fatalf("segment is not a finished packet: %x", part)
+				}
+				payload = append(payload, part[c.header:]...)
+			}
+			if string(payload) != string(whole[c.header:]) {
+				t.Fatal("the segments' payload is not the whole's")
+			}
+			return
+		}
+		d = append(d, fill(int(size), flags)...)
+		seg = max(seg, 1)
+		w := [...]func() wire{tcp4, tcp6, udp4, udp6}[kind&3]()
+		if len(d)+120 > MaxSize || len(d)/int(seg) > 500 || int(seg)+120 > MaxSize {
+			return
+		}
+		w.payload, w.flags = d, flags
+		w.tos, w.id, w.seq = flags, seg, uint32(seg)<<16
+		w.options = w.options[:len(w.options)/4*4*int(kind>>7)]
+		if kind&8 != 0 {
+			w.options4, w.ext, w.extFirst = []byte{1, 1, 1, 1}, []byte{w.protocol, 0, 1, 4, 0, 0, 0, 0}, extDestination
+		}
+		p := w.super(seg)
+		p.fixedID = kind&16 != 0
+		got, err := cutAll(&c, p)
+		require.NoError(t, err)
+		require.Equal(t, w.naiveCut(int(seg), p.fixedID), got)
+	})
 }

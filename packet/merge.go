@@ -22,7 +22,9 @@ const (
 //
 // What merges is what Linux's GRO would merge (see mergeable), and only with the
 // packet directly before it, so order is kept and cutting every superpacket of a
-// batch gives back the packets that were committed, byte for byte.
+// batch gives back the packets that were committed, byte for byte. The checksums
+// of every packet in a superpacket were verified; those of a packet that stayed
+// alone may not have been.
 //
 // A Merger belongs to one goroutine. Each Reserve is followed by Commit or
 // Cancel.
@@ -110,9 +112,10 @@ func (m *Merger) open() bool {
 }
 
 // Commit says that n bytes were written to the space reserved. The packet is
-// trimmed to the length its IP header states. It returns the new packet in the
-// batch, or, with merged true, the preceding one that it went into. It returns
-// nil, and has the space back, when the bytes are not a well-formed IP packet.
+// trimmed to the length its IP header states, and may be moved: what Reserve
+// returned is not to be read any more. It returns the new packet in the batch, or,
+// with merged true, the preceding one that it went into. It returns nil, and has
+// the space back, when the bytes are not a well-formed IP packet.
 func (m *Merger) Commit(n int) (p *Packet, merged bool) {
 	if m.at == none || n < 0 || n > m.size {
 		m.Cancel()

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"math/rand/v2"
 	"testing"
 	"unsafe"
 
@@ -82,7 +83,7 @@ func TestMergerMakesOneSuperpacketOfAStream(t *testing.T) {
 				require.EqualValues(t, seg, p.Seg)
 				m.Flush()
 				whole := w.with(func(w *wire) { w.payload = fill(40*seg, 9) }).bytes()
-				at, _ := checksumAt(w.protocol)
+				at, _ := p.checksum()
 				at += len(whole) - len(p.Transport())
 				copy(p.Data[at:at+2], whole[at:]) // means nothing in a superpacket
 				require.Equal(t, whole, p.Data)
@@ -122,6 +123,22 @@ func TestMergerLeavesApart(t *testing.T) {
 	with := func(change func(*wire)) pair { return pair{first.bytes(), next.with(change).bytes()} }
 	with6 := func(change func(*wire)) pair { return pair{first6.bytes(), next6.with(change).bytes()} }
 	both := func(change func(*wire)) pair { return pair{first.with(change).bytes(), next.with(change).bytes()} }
+	with6both := func(change func(*wire)) pair { return pair{first6.with(change).bytes(), next6.with(change).bytes()} }
+	longExtension := func() []byte { return append([]byte{ProtocolTCP, 10, 1, 84}, make([]byte, 84)...) }
+	// otherZero finds a second packet whose checksum at that offset is zero, and
+	// writes it as 0xffff.
+	otherZero := func(first wire, at int) pair {
+		for i := range uint16(0xffff) {
+			first.id = i
+			second := first.with(func(w *wire) { w.seq += 100; w.id++ })
+			second.payload = append([]byte{byte(i >> 8), byte(i)}, first.payload[2:]...)
+			if d := second.bytes(); d[at]|d[at+1] == 0 {
+				d[at], d[at+1] = 0xff, 0xff
+				return pair{first.bytes(), d}
+			}
+		}
+		panic("no checksum is zero")
+	}
 	for name, p := range map[string]pair{
 		"another source address":             with(func(w *wire) { w.src = tcp4().dst }),
 		"another destination address":        with(func(w *wire) { w.dst = tcp4().src }),
@@ -143,34 +160,41 @@ func TestMergerLeavesApart(t *testing.T) {
 		"other bytes in the extension header": {
 			first6.with(func(w *wire) { w.ext, w.extFirst = []byte{ProtocolTCP, 0, 1, 4, 0, 0, 0, 0}, extHopByHop }).bytes(),
 			next6.with(func(w *wire) { w.ext, w.extFirst = []byte{ProtocolTCP, 0, 1, 4, 0, 0, 0, 1}, extHopByHop }).bytes()},
-		"a gap in the sequence":           with(func(w *wire) { w.seq++ }),
-		"a retransmission":                {first.bytes(), first.with(func(w *wire) { w.id++ }).bytes()},
-		"another acknowledgment":          with(func(w *wire) { w.ack++ }),
-		"another window":                  with(func(w *wire) { w.window++ }),
-		"another urgent pointer":          with(func(w *wire) { w.urgent++ }),
-		"another timestamp":               with(func(w *wire) { w.options = []byte{1, 1, 8, 10, 0, 0, 0, 2, 0, 0, 0, 2} }),
-		"another data offset":             with(func(w *wire) { w.options = nil }),
-		"a larger segment":                with(func(w *wire) { w.payload = fill(101, 1) }),
-		"a pure acknowledgment after it":  with(func(w *wire) { w.payload = nil }),
-		"a pure acknowledgment before it": {first.with(func(w *wire) { w.payload = nil }).bytes(), first.with(func(w *wire) { w.id++ }).bytes()},
-		"a segment with PSH before it":    {first.with(func(w *wire) { w.flags |= tcpPSH }).bytes(), next.bytes()},
-		"FIN":                             with(func(w *wire) { w.flags |= tcpFIN }),
-		"SYN":                             both(func(w *wire) { w.flags |= tcpSYN }),
-		"RST":                             with(func(w *wire) { w.flags |= tcpRST }),
-		"URG":                             both(func(w *wire) { w.flags |= tcpURG }),
-		"ECE that begins":                 with(func(w *wire) { w.flags |= tcpECE }),
-		"CWR":                             both(func(w *wire) { w.flags |= tcpCWR }),
-		"no ACK":                          both(func(w *wire) { w.flags = 0 }),
-		"a wrong TCP checksum":            {first.bytes(), broken(next, 100)},
-		"a wrong TCP checksum before it":  {broken(first, 100), next.bytes()},
-		"a wrong IP checksum":             {first.bytes(), broken(next, 10)},
-		"a wrong IP checksum before it":   {broken(first, 10), next.bytes()},
-		"a wrong TCP checksum over IPv6":  {first6.bytes(), broken(next6, 100)},
-		"another protocol":                {first.bytes(), udp.bytes()},
-		"a UDP datagram that is larger":   {udp.bytes(), udpNext.with(func(w *wire) { w.payload = fill(101, 0) }).bytes()},
-		"a UDP datagram that is empty":    {udp.bytes(), udpNext.with(func(w *wire) { w.payload = nil }).bytes()},
-		"UDP without a checksum":          {udp.with(func(w *wire) { w.noSum = true }).bytes(), udpNext.with(func(w *wire) { w.noSum = true }).bytes()},
-		"a wrong UDP checksum":            {udp.bytes(), broken(udpNext, 60)},
+		"a gap in the sequence":            with(func(w *wire) { w.seq++ }),
+		"a retransmission":                 {first.bytes(), first.with(func(w *wire) { w.id++ }).bytes()},
+		"another acknowledgment":           with(func(w *wire) { w.ack++ }),
+		"another window":                   with(func(w *wire) { w.window++ }),
+		"another urgent pointer":           with(func(w *wire) { w.urgent++ }),
+		"another timestamp":                with(func(w *wire) { w.options = []byte{1, 1, 8, 10, 0, 0, 0, 2, 0, 0, 0, 2} }),
+		"another data offset":              with(func(w *wire) { w.options = nil }),
+		"a larger segment":                 with(func(w *wire) { w.payload = fill(101, 1) }),
+		"a pure acknowledgment after it":   with(func(w *wire) { w.payload = nil }),
+		"a pure acknowledgment before it":  {first.with(func(w *wire) { w.payload = nil }).bytes(), first.with(func(w *wire) { w.id++ }).bytes()},
+		"a segment with PSH before it":     {first.with(func(w *wire) { w.flags |= tcpPSH }).bytes(), next.bytes()},
+		"FIN":                              with(func(w *wire) { w.flags |= tcpFIN }),
+		"SYN":                              both(func(w *wire) { w.flags |= tcpSYN }),
+		"RST":                              with(func(w *wire) { w.flags |= tcpRST }),
+		"URG":                              both(func(w *wire) { w.flags |= tcpURG }),
+		"ECE that begins":                  with(func(w *wire) { w.flags |= tcpECE }),
+		"CWR":                              both(func(w *wire) { w.flags |= tcpCWR }),
+		"no ACK":                           both(func(w *wire) { w.flags = 0 }),
+		"a wrong TCP checksum":             {first.bytes(), broken(next, 100)},
+		"a wrong TCP checksum before it":   {broken(first, 100), next.bytes()},
+		"a wrong IP checksum":              {first.bytes(), broken(next, 10)},
+		"a wrong IP checksum before it":    {broken(first, 10), next.bytes()},
+		"a wrong TCP checksum over IPv6":   {first6.bytes(), broken(next6, 100)},
+		"the other zero as a TCP checksum": otherZero(first, 36),
+		"the other zero as an IP checksum": otherZero(first, 10),
+		"too long a chain of extensions":   with6both(func(w *wire) { w.ext, w.extFirst = longExtension(), extDestination }),
+		"an extension header of no offload": with6both(func(w *wire) {
+			w.ext, w.extFirst = append([]byte{ProtocolTCP, 4}, make([]byte, 22)...), extAuth
+		}),
+		"a route under way":             with6both(func(w *wire) { w.ext, w.extFirst = []byte{ProtocolTCP, 0, 4, 1, 0, 0, 0, 0}, extRouting }),
+		"another protocol":              {first.bytes(), udp.bytes()},
+		"a UDP datagram that is larger": {udp.bytes(), udpNext.with(func(w *wire) { w.payload = fill(101, 0) }).bytes()},
+		"a UDP datagram that is empty":  {udp.bytes(), udpNext.with(func(w *wire) { w.payload = nil }).bytes()},
+		"UDP without a checksum":        {udp.with(func(w *wire) { w.noSum = true }).bytes(), udpNext.with(func(w *wire) { w.noSum = true }).bytes()},
+		"a wrong UDP checksum":          {udp.bytes(), broken(udpNext, 60)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, laid := range []string{"over the run", "plainly"} {
@@ -274,6 +298,58 @@ func TestMergerDoesNotMergeAcross(t *testing.T) {
 	}
 }
 
+func TestMergerMovesAPacketLaidOverARunThatWasDroppedMeanwhile(t *testing.T) {
+	in := stream(tcp4(), 3, 1000)
+	m, b := NewMerger(0), NewBatch(0)
+	m.Reset(b)
+	deliver(t, m, in[0], in[1])
+	copy(m.Reserve(len(in[2])), in[2])
+	require.True(t, m.over)
+	b.Packets[0].Drop(NotAllowed)
+	_, merged := m.Commit(len(in[2]))
+	require.False(t, merged)
+	m.Flush()
+	require.Equal(t, in, undo(t, b))
+}
+
+func TestMergerIsNotDisturbedByASweep(t *testing.T) {
+	in := stream(tcp4(), 3, 1000)
+	m, b := NewMerger(0), NewBatch(0)
+	m.Reset(b)
+	deliver(t, m, in[0])
+	m.Break()
+	deliver(t, m, in[1])
+	b.Packets[0].Drop(NotAllowed)
+	b.Sweep()
+	deliver(t, m, in[2])
+	m.Flush()
+	require.Equal(t, in[1:], undo(t, b))
+}
+
+func TestMergerLaysOutPlainlyAfterAPacketThatDidNotContinueTheRun(t *testing.T) {
+	in := stream(tcp4(), 5, 1000)
+	other := stream(tcp4().with(func(w *wire) { w.src = addrPort("10.0.0.1:40001") }), 1, 1000)
+	m, b := NewMerger(0), NewBatch(0)
+	m.Reset(b)
+	over := func(d []byte) bool {
+		copy(m.Reserve(len(d)), d)
+		over := m.over
+		m.Commit(len(d))
+		return over
+	}
+	require.False(t, over(in[0]), "there is no run")
+	require.True(t, over(in[1]))
+	require.True(t, over(other[0]), "another flow")
+	require.False(t, over(in[2]), "it did not continue the run")
+	require.False(t, over(in[3]), "nor did that")
+	require.True(t, over(in[4]), "the one before continued its run")
+	m.Flush()
+	require.Equal(t, [][]byte{in[0], in[1], other[0], in[2], in[3], in[4]}, undo(t, b))
+	m.Reset(b)
+	require.False(t, over(in[0]))
+	require.False(t, over(in[1][:52]), "too short to carry payload")
+}
+
 func TestMergerForgetsWhatWasCancelledOrIsNoPacket(t *testing.T) {
 	in := stream(tcp4(), 4, 1000)
 	m, b := NewMerger(0), NewBatch(0)
@@ -341,8 +417,6 @@ func TestMergerDoesNotAllocate(t *testing.T) {
 	}))
 }
 
-// FuzzMerge reads a program of packets and other events, and checks that cutting
-// what came of it gives the packets back.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
@@ -350,103 +424,127 @@ func FuzzMerge(f *testing.F) {
 	f.Add([]byte{1, 0, 1, 0, 20, 1, 0, 24, 1, 0, 28, 1, 0, 1, 0})
 	f.Add([]byte{2, 0, 2, 0, 2, 0, 3, 0, 3, 0, 3, 0, 3, 7})
 	f.Add([]byte{0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 7})
-	f.Fuzz(func(t *testing.T, program []byte) {
-		m, b := NewMerger(1<<18), NewBatch(0)
-		m.Reset(b)
-		flows := []wire{tcp4(), tcp6(), udp4(), udp6()}
-		sizes := []int{1368, 1, 30, 60, 500, 1400}
-		var want [][]byte
-		arg := func() byte {
-			if len(program) == 0 {
-				return 0
+	f.Fuzz(func(t *testing.T, program []byte) { runMerge(t, program) })
+}
+
+func TestCuttingUndoesMergingOverRandomPrograms(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 400 {
+		program := make([]byte, 2*r.IntN(200))
+		flow := byte(0)
+		for i := 0; i < len(program); i += 2 {
+			if r.IntN(8) == 0 {
+				flow = byte(r.Uint32())
 			}
-			v := program[0]
-			program = program[1:]
-			return v
+			program[i] = flow
+			if r.IntN(5) == 0 {
+				program[i] = byte(r.Uint32())
+				program[i+1] = byte(r.Uint32())
+			}
+			program[i+1] |= byte(r.Uint32()) & 0xc0
 		}
-		reserve := func(n int) []byte {
-			room := m.Reserve(n)
-			if room == nil {
-				m.Flush()
-				require.Equal(t, want, undo(t, b))
-				want = nil
-				m.Reset(b)
-				room = m.Reserve(n)
-			}
-			for i := range room {
-				room[i] = 0xa5
-			}
-			return room
+		runMerge(t, program)
+	}
+}
+
+// runMerge runs a program of packets and other events, and checks that cutting
+// what came of it gives the packets back.
+func runMerge(t *testing.T, program []byte) {
+	m, b := NewMerger(1<<17), NewBatch(0)
+	m.Reset(b)
+	flows := []wire{tcp4(), tcp6(), udp4(), udp6()}
+	sizes := []int{1368, 1, 30, 60, 500, 1400}
+	var want [][]byte
+	arg := func() byte {
+		if len(program) == 0 {
+			return 0
 		}
-		for len(program) > 0 {
-			op := arg()
-			w := &flows[op&3]
-			m.UDP = op&0x40 == 0
-			switch op >> 2 & 7 {
+		v := program[0]
+		program = program[1:]
+		return v
+	}
+	reserve := func(n int) []byte {
+		room := m.Reserve(n)
+		if room == nil {
+			m.Flush()
+			require.Equal(t, want, undo(t, b))
+			want = nil
+			m.Reset(b)
+			room = m.Reserve(n)
+		}
+		for i := range room {
+			room[i] = 0xa5
+		}
+		return room
+	}
+	for len(program) > 0 {
+		op := arg()
+		w := &flows[op&3]
+		m.UDP = op&0x40 == 0
+		switch op >> 2 & 7 {
+		case 5:
+			reserve(int(arg()) * 8)
+			m.Cancel()
+		case 6:
+			m.Break()
+		case 7: // any bytes
+			n := min(int(arg()), len(program))
+			room := reserve(n)
+			copy(room, program[:n])
+			program = program[n:]
+			var p Packet
+			p.Set(append([]byte(nil), room[:n]...), 0)
+			got, _ := m.Commit(n)
+			if ok := p.Trim(); ok != (got != nil) {
+				t.Fatalf("Trim says %v, Commit %v", ok, got)
+			} else if ok {
+				want = append(want, p.Data)
+			}
+		default:
+			w.payload = fill(sizes[int(op>>2&7)], op)
+			how := arg()
+			d := w.bytes()
+			switch how & 0x3f {
+			case 1:
+				w.flags |= tcpPSH
+				d = w.bytes()
+				w.flags &^= tcpPSH
+			case 2:
+				w.id-- // one identification for two
+			case 3:
+				d[len(d)-1] ^= 1
+			case 4:
+				w.payload = nil
+				d = w.bytes()
 			case 5:
-				reserve(int(arg()) * 8)
-				m.Cancel()
+				d[how>>6+10] ^= 1
 			case 6:
-				m.Break()
-			case 7: // any bytes
-				n := min(int(arg()), len(program))
-				room := reserve(n)
-				copy(room, program[:n])
-				program = program[n:]
-				var p Packet
-				p.Set(append([]byte(nil), room[:n]...), 0)
-				got, _ := m.Commit(n)
-				if ok := p.Trim(); ok != (got != nil) {
-					t.Fatalf("Trim says %v, Commit %v", ok, got)
-				} else if ok {
-					want = append(want, p.Data)
-				}
-			default:
-				w.payload = fill(sizes[int(op>>2&7)], op)
-				how := arg()
-				d := w.bytes()
-				switch how & 0x3f {
-				case 1:
-					w.flags |= tcpPSH
-					d = w.bytes()
-					w.flags &^= tcpPSH
-				case 2:
-					w.id-- // one identification for two
-				case 3:
-					d[len(d)-1] ^= 1
-				case 4:
-					w.payload = nil
-					d = w.bytes()
-				case 5:
-					d[how>>6+10] ^= 1
-				case 6:
-					w.tos ^= 1
-				case 7:
-					w.seq += uint32(how)
-				case 8:
-					w.payload = w.payload[:len(w.payload)/2]
-					d = w.bytes()
-				case 9:
-					d[13] ^= how
-					d[33] ^= how
-				case 10:
-					w.flags ^= tcpECE
-				case 11:
-					w.frag ^= 0x4000
-				}
-				w.seq += uint32(len(w.payload))
-				w.id++
-				pad := int(how>>6) * 5
-				room := reserve(len(d) + pad)
-				copy(room, d)
-				p, _ := m.Commit(len(d) + pad)
-				require.NotNil(t, p)
-				want = append(want, d)
+				w.tos ^= 1
+			case 7:
+				w.seq += uint32(how)
+			case 8:
+				w.payload = w.payload[:len(w.payload)/2]
+				d = w.bytes()
+			case 9:
+				d[13] ^= how
+				d[min(33, len(d)-1)] ^= how
+			case 10:
+				w.flags ^= tcpECE
+			case 11:
+				w.frag ^= 0x4000
 			}
+			w.seq += uint32(len(w.payload))
+			w.id++
+			pad := int(how>>6) * 5
+			room := reserve(len(d) + pad)
+			copy(room, d)
+			p, _ := m.Commit(len(d) + pad)
+			require.NotNil(t, p)
+			want = append(want, d)
 		}
-		m.Flush()
-		require.Equal(t, want, undo(t, b))
-	})
+	}
+	m.Flush()
+	require.Equal(t, want, undo(t, b))
 }
 
 func BenchmarkMerge45(b *testing.B) {

@@ -193,14 +193,14 @@ func (r *run) verify(first []byte) bool {
 // also refuses the other form of zero, 0xffff in IPv4 and TCP, which is correct
 // but is not what Cutter would make of it.
 func (s *segment) checksumOK(d []byte) bool {
-	if d[0]>>4 == 4 && (Sum(d[:20], 0) != 0xffff || d[10]&d[11] == 0xff) {
+	if d[0]>>4 == 4 && (fold(sumHeader(d)) != 0xffff || d[10]&d[11] == 0xff) {
 		return false
 	}
 	t := d[s.ip:]
 	if s.protocol == ProtocolTCP && t[16]&t[17] == 0xff {
 		return false
 	}
-	return Sum(t, pseudoSum(d, s.protocol, len(t))) == 0xffff
+	return fold(sum(t, pseudoHeader(d, s.protocol, len(t)))) == 0xffff
 }
 
 // add counts a packet that was added to p, the run.
