@@ -392,7 +392,7 @@ func TestADeadlineMovedWhileReadingHolds(t *testing.T) {
 }
 
 func TestHTTPWorksUnchanged(t *testing.T) {
-	a, b := newPairOver(t, Config{}, cut, whole)
+	a, b := newPairOver(t, Config{}, cut, merged)
 	l, err := b.Listen("tcp", ":80")
 	require.NoError(t, err)
 	body := make([]byte, 4<<20)
