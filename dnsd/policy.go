@@ -60,9 +60,9 @@ const (
 	rateBurst = int64(time.Second)
 )
 
-// newRateLimit makes a limit of so many queries a second, or none for 0.
+// newRateLimit makes a limit of so many queries a second, or none if negative.
 func newRateLimit(perSecond int) *rateLimit {
-	if perSecond == 0 {
+	if perSecond < 0 {
 		return nil
 	}
 	return &rateLimit{interval: max(int64(time.Second)/int64(perSecond), 1), slots: make([]atomic.Int64, rateSlots)}

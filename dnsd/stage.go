@@ -91,7 +91,7 @@ func (st *Stage) Inbound(b *packet.Batch) { st.each(b, false) }
 func (st *Stage) each(b *packet.Batch, outbound bool) {
 	for i := range b.Packets {
 		if st.asks(&b.Packets[i]) {
-			st.answer(b, b.Packets[i:], outbound)
+			st.answer(b, i, outbound)
 			return
 		}
 	}
@@ -99,36 +99,38 @@ func (st *Stage) each(b *packet.Batch, outbound bool) {
 
 // asks reports whether p is a datagram to one of the stage's addresses.
 func (st *Stage) asks(p *packet.Packet) bool {
-	if p.Protocol() != packet.ProtocolUDP || p.Seg != 0 || !p.Live() {
+	if p.Protocol() != packet.ProtocolUDP {
 		return false
 	}
 	t := p.Transport()
-	if len(t) < 8 || p.IsFragment() {
+	if len(t) < 8 || p.Seg != 0 || p.IsFragment() || !p.Live() {
 		return false
 	}
 	port := binary.BigEndian.Uint16(t[2:])
-	for _, a := range st.addrs {
-		if a.Port() == port && a.Addr() == p.DstAddr() {
+	for i := range st.addrs {
+		if st.addrs[i].Port() == port && st.addrs[i].Addr() == p.DstAddr() {
 			return true
 		}
 	}
 	return false
 }
 
-// answer answers the queries among packets.
-func (st *Stage) answer(b *packet.Batch, packets []packet.Packet, outbound bool) {
+// answer answers the queries among packets from the first on.
+func (st *Stage) answer(b *packet.Batch, first int, outbound bool) {
 	w := worker{server: st.server, now: st.server.clock()}
 	mtu := st.device.MTU()
-	for i := range packets {
-		if p := &packets[i]; st.asks(p) {
+	for i := first; i < len(b.Packets); i++ {
+		if p := &b.Packets[i]; st.asks(p) {
 			st.one(&w, p, b.Lane, mtu, outbound)
 		}
 	}
 	w.tally.flush(&st.server.counters)
 }
 
+// one answers a query. The device vouches for the checksum of what it lends, a
+// peer does not.
 func (st *Stage) one(w *worker, p *packet.Packet, lane, mtu int, outbound bool) {
-	if !p.ChecksumOK() {
+	if !outbound && !p.ChecksumOK() {
 		p.Drop(packet.BadChecksum)
 		return
 	}

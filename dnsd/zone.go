@@ -306,28 +306,44 @@ func (n *name) within(apex string) bool {
 // read takes the name b begins with, in lower case, and returns its length, or 0
 // when it is malformed or compressed, which a question's name never is.
 func (n *name) read(b []byte) int {
-	n.labels = 0
-	for at := 0; at < len(b) && at < maxName; {
-		size := int(b[at])
-		if size == 0 {
-			n.bytes[at] = 0
-			n.length = at + 1
-			n.hash = hashName(n.bytes[:n.length])
-			return n.length
-		}
-		end := at + 1 + size
-		if size > 63 || end >= len(b) || end >= maxName {
+	at, labels := 0, 0
+	for {
+		if at >= len(b) || at >= maxName {
 			return 0
 		}
-		n.offsets[n.labels] = uint8(at)
-		n.labels++
-		n.bytes[at] = byte(size)
-		for i := at + 1; i < end; i++ {
-			n.bytes[i] = lower[b[i]]
+		size := int(b[at])
+		if size == 0 {
+			break
 		}
-		at = end
+		if size > 63 || labels == maxLabels {
+			return 0
+		}
+		n.offsets[labels] = uint8(at)
+		labels++
+		at += 1 + size
 	}
-	return 0
+	n.length, n.labels = at+1, labels
+	copyLower(n.bytes[:], b[:n.length])
+	n.hash = hashName(n.bytes[:n.length])
+	return n.length
+}
+
+// copyLower copies src in lower case, eight bytes at a time; lengths of labels
+// are below the letters. dst has room for eight bytes more.
+func copyLower(dst, src []byte) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(src); i += 8 {
+		w := binary.LittleEndian.Uint64(src[i:])
+		// Of the low seven bits of each byte: 0x80 where they are at least 'A', and
+		// where they are beyond 'Z'.
+		low := w &^ high
+		upper := (low + ones*(0x80-'A')) &^ (low + ones*(0x80-'Z'-1)) &^ w & high
+		binary.LittleEndian.PutUint64(dst[i:], w|upper>>2)
+	}
+	for ; i < len(src); i++ {
+		dst[i] = lower[src[i]]
+	}
 }
 
 // soaSet is the SOA record with a serial number. Refresh, retry and expire speak

@@ -214,29 +214,27 @@ func TestTheReaderMayWriteWhileTheQueueIsFull(t *testing.T) {
 
 func TestTheQueueIsBoundedInBytes(t *testing.T) {
 	s := newStack(t, Config{Addrs: []netip.Prefix{addrA4}, MTU: 60000})
-	pc, err := s.ListenPacket("udp", ":0")
-	require.NoError(t, err)
-	require.NoError(t, pc.(*udpConn).SetWriteBuffer(4<<20))
-	pc2, err := s.ListenPacket("udp", ":0")
-	require.NoError(t, err)
-	require.NoError(t, pc2.(*udpConn).SetWriteBuffer(4<<20))
-	pc3, err := s.ListenPacket("udp", ":0")
-	require.NoError(t, err)
-	require.NoError(t, pc3.(*udpConn).SetWriteBuffer(4<<20))
+	const size, header = 50000, 28
+	const buffer = 4 << 20 // the largest there is
 	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(addrB4.Addr(), 9))
-	for i := 0; s.Stats().Dropped == 0; i++ {
-		_, err := []net.PacketConn{pc, pc2, pc3}[i%3].WriteTo(make([]byte, 50000), to)
-		require.NoError(t, err)
+	for s.Stats().Dropped == 0 {
+		pc := listenPacket(t, s, "udp", ":0")
+		require.NoError(t, pc.SetWriteBuffer(buffer))
+		for range buffer / (size + 200) {
+			_, err := pc.WriteTo(make([]byte, size), to)
+			require.NoError(t, err)
+		}
 	}
 	out := packet.NewBatch(0)
 	bytes := 0
-	for bytes <= queueBytes-50028 {
+	for bytes <= queueBytes-(size+header) {
 		require.NoError(t, s.Device().ReadBatch(out))
 		for i := range out.Packets {
 			bytes += len(out.Packets[i].Data)
 		}
 	}
 	require.LessOrEqual(t, bytes, queueBytes)
+	require.False(t, waiting(&s.device.queue))
 }
 
 // echoRequest is a ping from B's address to A's.

@@ -9,11 +9,12 @@ import (
 )
 
 // The queue's bounds. Its packets are references into the send buffers of their
-// connections, so that queueing costs next to nothing; the bounds are where a
-// reader that is too slow, or gone, begins to cost packets.
+// sockets, which have bounds of their own, so that queueing costs next to nothing
+// and a large bound does no harm. A small one does: with 8 MB, four connections
+// that had filled it on a busy machine spent their time in timeouts.
 const (
 	queuePackets = 4096
-	queueBytes   = 8 << 20
+	queueBytes   = 64 << 20
 )
 
 // A queue holds the packets that the protocols sent until the reader of the

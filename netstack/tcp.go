@@ -17,7 +17,7 @@ const (
 
 	defaultRecvBuffer        = 8 << 20
 	defaultSendBuffer        = 6 << 20
-	defaultCongestionControl = "cubic"
+	defaultCongestionControl = "reno"
 )
 
 // TCP are the settings of a stack's TCP.
@@ -31,7 +31,9 @@ type TCP struct {
 	SendBuffer int
 
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681). Empty means
-	// "cubic".
+	// "reno": gVisor's cubic grows with the time that passed and takes no round trip
+	// for shorter than a millisecond, so that after a loss that was none, as on a busy
+	// machine, it stays slow for long.
 	CongestionControl string
 
 	// LossDetection is "rack" (RFC 8985) or "sack" (RFC 6675). Empty means "rack",

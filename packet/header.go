@@ -16,25 +16,28 @@ const (
 // writeIPv4 writes the IPv4 header of a packet that fills d. It may not be
 // fragmented, so its identification means nothing (RFC 6864 section 4.1).
 func writeIPv4(d []byte, tos, protocol uint8, src, dst netip.Addr) {
-	clear(d[:ipv4Header])
-	d[0], d[1] = 0x45, tos
-	binary.BigEndian.PutUint16(d[2:], uint16(len(d)))
-	d[6] = 0x40
-	d[8], d[9] = freshTTL, protocol
-	from, to := src.As4(), dst.As4()
-	copy(d[12:], from[:])
-	copy(d[16:], to[:])
-	finishIPv4(d[:ipv4Header])
+	putIPv4(d, tos, protocol, src.As4(), dst.As4())
+}
+
+func putIPv4(d []byte, tos, protocol uint8, src, dst [4]byte) {
+	h := (*[ipv4Header]byte)(d)
+	binary.BigEndian.PutUint64(h[0:], 0x45<<56|uint64(tos)<<48|uint64(len(d))<<32|0x4000)
+	binary.BigEndian.PutUint32(h[8:], freshTTL<<24|uint32(protocol)<<16)
+	*(*[4]byte)(h[12:]), *(*[4]byte)(h[16:]) = src, dst
+	binary.BigEndian.PutUint16(h[10:], ^fold(sumHeader(h[:])))
 }
 
 // writeIPv6 writes the IPv6 header of a packet that fills d.
 func writeIPv6(d []byte, class, protocol uint8, src, dst netip.Addr) {
-	d[0], d[1], d[2], d[3] = 6<<4|class>>4, class<<4, 0, 0
-	binary.BigEndian.PutUint16(d[4:], uint16(len(d)-ipv6Header))
-	d[6], d[7] = protocol, freshTTL
-	from, to := src.As16(), dst.As16()
-	copy(d[8:], from[:])
-	copy(d[24:], to[:])
+	putIPv6(d, class, protocol, src.As16(), dst.As16())
+}
+
+func putIPv6(d []byte, class, protocol uint8, src, dst [16]byte) {
+	h := (*[ipv6Header]byte)(d)
+	binary.BigEndian.PutUint32(h[0:], 6<<28|uint32(class)<<20)
+	binary.BigEndian.PutUint16(h[4:], uint16(len(d)-ipv6Header))
+	h[6], h[7] = protocol, freshTTL
+	*(*[16]byte)(h[8:]), *(*[16]byte)(h[24:]) = src, dst
 }
 
 // setLengths makes the length fields of IP and UDP say what Data holds, and the

@@ -121,7 +121,13 @@ func echoReply(protocol uint8) byte {
 // answerable reports whether the addresses of p, and that it is whole, allow any
 // answer at all.
 func (p *Packet) answerable() bool {
-	return p.Live() && !p.IsFragment() && p.Transport() != nil && oneHost(p.SrcAddr()) && oneHost(p.DstAddr())
+	if !p.Live() || p.Transport() == nil || p.fragment {
+		return false
+	}
+	if d := p.Data; d[0]>>4 == 4 {
+		return oneHost4(d[12]) && oneHost4(d[16])
+	}
+	return oneHost(p.SrcAddr()) && oneHost(p.DstAddr())
 }
 
 // oneHost reports whether an address on the wire can be that of a single host: not
@@ -129,11 +135,13 @@ func (p *Packet) answerable() bool {
 // 3.2.1.3 and 3.2.2, RFC 4443 section 2.4 e.6).
 func oneHost(a netip.Addr) bool {
 	if a.Is4() {
-		first := a.As4()[0]
-		return first != 0 && first < 224 && !a.IsLoopback()
+		return oneHost4(a.As4()[0])
 	}
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
 }
+
+// oneHost4 is oneHost of an IPv4 address with this first byte.
+func oneHost4(first byte) bool { return first != 0 && first != 127 && first < 224 }
 
 // room is how long Data may get: its capacity, with Slack left behind it.
 func (p *Packet) room() int {
@@ -144,16 +152,19 @@ func (p *Packet) room() int {
 // the transport header and ends Data transport bytes behind it. Congestion marks
 // are the question's and stay behind (RFC 3168 section 6.1.1).
 func (p *Packet) turn(transport int) {
-	at := int(p.transport)
-	protocol, src, dst := p.protocol, p.SrcAddr(), p.DstAddr()
-	if p.Version() == 4 {
-		tos := p.Data[1] &^ congestion
-		p.Set(p.Data[at-ipv4Header:at+transport], 0)
-		writeIPv4(p.Data, tos, protocol, dst, src)
+	d, at, protocol := p.Data, int(p.transport), p.protocol
+	if d[0]>>4 == 4 {
+		// The bytes themselves, not addresses made of them: this is most of the cost
+		// of an answer.
+		tos, src, dst := d[1]&^congestion, [4]byte(d[12:16]), [4]byte(d[16:20])
+		p.Set(d[at-ipv4Header:at+transport], 0)
+		p.parsed, p.protocol, p.transport = true, protocol, ipv4Header
+		putIPv4(p.Data, tos, protocol, dst, src)
 	} else {
-		class := (p.Data[0]<<4 | p.Data[1]>>4) &^ congestion
-		p.Set(p.Data[at-ipv6Header:at+transport], 0)
-		writeIPv6(p.Data, class, protocol, dst, src)
+		class, src, dst := (d[0]<<4|d[1]>>4)&^congestion, [16]byte(d[8:24]), [16]byte(d[24:40])
+		p.Set(d[at-ipv6Header:at+transport], 0)
+		p.parsed, p.protocol, p.transport = true, protocol, ipv6Header
+		putIPv6(p.Data, class, protocol, dst, src)
 	}
 }
 

@@ -216,6 +216,7 @@ func (p *peer) initiate(now int64, retry bool) {
 		e.drops[packet.NoEndpoint].Add(uint64(len(p.unstage())))
 		return
 	}
+	p.quietUntil.Store(now + int64(rekeyTimeout)) // whether or not it succeeds
 	p.dropInitiation()
 	p.know()
 	index := e.sessions.reserve(p)
@@ -226,7 +227,6 @@ func (p *peer) initiate(now int64, retry bool) {
 		return
 	}
 	p.initiation, p.initiationIndex = hs, index
-	p.quietUntil.Store(now + int64(rekeyTimeout))
 	p.cookies.addMACs(message[:])
 	p.sendHandshake(0, message[:], now)
 	p.retryAt = now + int64(rekeyTimeout) + jitter()

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"bytes"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,7 @@ type peer struct {
 	known            bool       // the identity keeps the secret shared with the peer
 	initiation       *initiator // the handshake we wait to be answered
 	initiationIndex  uint32
-	retryAt          int64 // when to call again; 0: not waiting
+	retryAt          int64 // when to call, or call again; 0: not waiting
 	attempts         int
 	lastTimestamp    tai64n.Timestamp
 	initiationSeen   int64
@@ -80,6 +81,12 @@ func (p *peer) stage(pk *packet.Packet, now int64) (ready *session, dropped int)
 	copy(data, pk.Data)
 	p.staged = append(p.staged, stagedPacket{data, pk.Seg})
 	p.stagedBytes += len(data)
+	if p.retryAt == 0 {
+		// The call the caller is about to ask for may not be made now: after a
+		// response of ours, or when too many others are asked for.
+		p.retryAt = now + int64(rekeyTimeout)
+		p.wake(p.retryAt)
+	}
 	return nil, dropped
 }
 
@@ -125,7 +132,8 @@ func (p *peer) adopt(s *session) {
 	if s.initiator {
 		// Both sides have proved themselves. An unconfirmed session of the other
 		// side's making may still carry packets to us, so it is kept to receive.
-		if next := p.next.Swap(nil); next != nil {
+		if next := p.next.Load(); next != nil && !p.crossed(s, next) {
+			p.next.Store(nil)
 			retire(p.previous)
 			retire(p.current.Swap(s))
 			p.previous = next
@@ -141,6 +149,18 @@ func (p *peer) adopt(s *session) {
 	p.sessionDerivedAt = p.engine.now()
 }
 
+// crossed reports whether two handshakes have crossed on the way and next, which
+// is the peer's, is the one to remain: that of the larger public key. It becomes
+// the current session when the peer confirms it.
+//
+// wireguard-go and Linux hold one handshake at a time, so that of two that cross
+// neither is answered, and one is begun again. Ours are both answered. But if
+// each side then kept to its own session both would be renewed at the same time,
+// for ever, and each time what was on its way would be lost.
+func (p *peer) crossed(s, next *session) bool {
+	return s.created-next.created < int64(rekeyTimeout) && bytes.Compare(p.key[:], p.engine.identity.key[:]) > 0
+}
+
 // confirm makes the session we answered with the current one, at its first
 // packet: only now is it sure that the initiation was not a replay.
 func (p *peer) confirm(s *session, sender *sender) {
@@ -151,6 +171,7 @@ func (p *peer) confirm(s *session, sender *sender) {
 	}
 	p.engine.retire(p.previous)
 	p.previous = p.current.Load()
+	p.dropInitiation() // a call of ours, if there is one, is answered by this
 	p.handshakeComplete()
 	p.flushStaged(s, sender)
 	p.current.Store(s)

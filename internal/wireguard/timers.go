@@ -124,11 +124,19 @@ func (p *peer) due(now int64) (next int64, unreachable bool) {
 		return at <= now
 	}
 
+	if p.retryAt != 0 {
+		p.retryAt = max(p.retryAt, p.quietUntil.Load()) // a response of ours puts our next call off
+	}
 	if p.retryAt != 0 && deadline(p.retryAt) {
-		unreachable = true
-		if p.attempts > maxHandshakeAttempts {
+		switch {
+		case p.initiation == nil: // it was not made yet
+			p.retryAt = 0
+			p.initiate(now, false)
+		case p.attempts > maxHandshakeAttempts:
+			unreachable = true
 			p.giveUp(now)
-		} else {
+		default:
+			unreachable = true
 			p.attempts++
 			p.forgetSource()
 			p.initiate(now, true)

@@ -1,0 +1,135 @@
+package wireguard
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/overlayd/overlayd/packet"
+	"github.com/stretchr/testify/require"
+)
+
+func TestRoamingOfEitherSideInMidTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		exchange := func(i uint32) {
+			a.device.send(datagramTo(a.overlay, b.overlay, i))
+			synctest.Wait()
+			b.device.send(datagramTo(b.overlay, a.overlay, i))
+			synctest.Wait()
+			require.Equal(t, []uint32{i}, numbers(b.device.received()))
+			require.Equal(t, []uint32{i}, numbers(a.device.received()))
+		}
+		exchange(1)
+		handshake := a.Peers()[0].LastHandshake
+		a.transport.move("198.51.100.1:1111")
+		exchange(2)
+		require.Equal(t, "198.51.100.1:1111", b.Peers()[0].Endpoint.String())
+		b.transport.move("[2001:db8::2]:2222")
+		b.device.send(datagramTo(b.overlay, a.overlay, 9)) // the one who moved speaks first
+		synctest.Wait()
+		require.Equal(t, []uint32{9}, numbers(a.device.received()))
+		exchange(3)
+		require.Equal(t, "[2001:db8::2]:2222", a.Peers()[0].Endpoint.String())
+		require.Equal(t, handshake, a.Peers()[0].LastHandshake, "roaming needs no handshake")
+	})
+}
+
+func TestHostileDatagramsAreDroppedAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		captured := n.watch(a.transport, typeTransport)
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		synctest.Wait()
+		require.Len(t, b.device.received(), 1)
+		answers := n.watch(b.transport, 0)
+		good, _ := captured.at(captured.count() - 1)
+		stranger := netip.MustParseAddrPort("203.0.113.9:9")
+		count := func(why packet.Reason, what string, datagram []byte) {
+			before := b.Stats().Drops[why]
+			n.deliver(append([]byte(nil), datagram...), stranger, b.transport.address(), 0)
+			synctest.Wait()
+			require.Equal(t, before+1, b.Stats().Drops[why], what)
+			require.Empty(t, b.device.received(), what)
+			require.Equal(t, a.transport.address(), b.Peers()[0].Endpoint, what)
+		}
+		edit := func(change func(d []byte) []byte) []byte { return change(append([]byte(nil), good...)) }
+
+		count(packet.Replayed, "replayed", good)
+		count(packet.Unauthentic, "truncated", edit(func(d []byte) []byte { return d[:len(d)-1] }))
+		count(packet.Unauthentic, "oversized", edit(func(d []byte) []byte { return append(d, make([]byte, 3000)...) }))
+		count(packet.Unauthentic, "its last bit flipped", edit(func(d []byte) []byte { d[len(d)-1] ^= 1; return d }))
+		count(packet.Unauthentic, "another counter", edit(func(d []byte) []byte { d[8]++; return d }))
+		count(packet.UnknownIndex, "another index", edit(func(d []byte) []byte { d[4] ^= 1; return d }))
+		count(packet.Malformed, "another type", edit(func(d []byte) []byte { d[0] = 9; return d }))
+		count(packet.Malformed, "a reserved byte", edit(func(d []byte) []byte { d[1] = 9; return d }))
+		count(packet.Malformed, "shorter than any message", good[:10])
+		count(packet.Unauthentic, "an initiation of noise", append([]byte{typeInitiation, 0, 0, 0}, make([]byte, sizeInitiation-4)...))
+		count(packet.Malformed, "an initiation of the wrong size", append([]byte{typeInitiation, 0, 0, 0}, make([]byte, sizeInitiation)...))
+		require.Zero(t, answers.count(), "strangers are met with silence")
+
+		time.Sleep(rejectAfterTime + time.Second)
+		count(packet.Expired, "stale", edit(func(d []byte) []byte { d[8] += 100; return d }))
+	})
+}
+
+func TestSourcesOutsideAllowedIPsAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		a.device.send(datagramTo(netip.MustParseAddr("10.0.0.66"), b.overlay, 1))
+		a.device.send(datagramTo(a.overlay, b.overlay, 2))
+		synctest.Wait()
+		require.Equal(t, []uint32{2}, numbers(b.device.received()))
+		require.EqualValues(t, 1, b.Stats().Drops[packet.NotAllowed])
+		require.EqualValues(t, 1, b.Stats().RxPackets)
+	})
+}
+
+func TestCongestionMarksCrossTheTunnel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		speaks := datagramTo(a.overlay, b.overlay, 1)
+		speaks[1] = 2 // ECT(0)
+		updateChecksum(speaks[10:12], 0x4500, 0x4502)
+		a.device.send(datagramTo(a.overlay, b.overlay, 0))
+		synctest.Wait()
+		b.device.received()
+		sent := n.watch(a.transport, typeTransport)
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration { return nil })
+		mark := func(p []byte) [][]byte {
+			a.device.send(p)
+			synctest.Wait()
+			last, _ := sent.at(sent.count() - 1)
+			n.deliver(last, a.transport.address(), b.transport.address(), congestionExperienced)
+			synctest.Wait()
+			return b.device.received()
+		}
+		got := mark(speaks)
+		require.Len(t, got, 1)
+		require.EqualValues(t, congestionExperienced, got[0][1]&3)
+		require.Zero(t, headerSum(got[0][:20]))
+		require.Empty(t, mark(datagramTo(a.overlay, b.overlay, 2)), "who does not speak ECN sees a loss (RFC 6040)")
+		require.EqualValues(t, 1, b.Stats().Drops[packet.Congested])
+	})
+}
+
+func headerSum(header []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(header); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
