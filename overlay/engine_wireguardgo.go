@@ -23,7 +23,8 @@ import (
 // wireGuardGo is wireguard-go's device as an engine.
 //
 // What it drops without a word, such as datagrams that fail authentication, is in
-// no counter of this engine.
+// no counter of this engine. Nor does it answer packets nobody takes with ICMP
+// errors, as ours does.
 type wireGuardGo struct {
 	device      *device.Device
 	adapter     *tunAdapter
