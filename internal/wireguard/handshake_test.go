@@ -320,3 +320,17 @@ func TestACallThereWasNoRoomForIsMadeLater(t *testing.T) {
 	require.Len(t, wire.messages, 1)
 	require.EqualValues(t, typeInitiation, messageType(wire.messages[0].Data))
 }
+
+func TestASessionIsConfirmedThoughWhatWaitedCannotBeSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		p := datagramTo(a.overlay, b.overlay, 1)
+		p[9] = packet.ProtocolICMP // of which there are no superpackets
+		a.device.toPeers <- []packetBytes{{p, 10}}
+		synctest.Wait()
+		require.EqualValues(t, 1, a.Stats().Drops[packet.Malformed])
+		require.NotNil(t, b.peer(a.public).current.Load())
+	})
+}

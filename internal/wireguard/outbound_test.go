@@ -66,3 +66,19 @@ func TestPaddingKeepsToTheMTUOfTheMoment(t *testing.T) {
 		}
 	})
 }
+
+func TestACounterAtItsEndStaysThere(t *testing.T) {
+	e, wire, addr := handEngine(t, nil)
+	out := newOutbound(e, 0)
+	p, _ := e.routes.Load().Lookup(addr)
+	current := p.current.Load()
+	current.counter.Store(rejectAfterMessages - 1)
+	for range 3 {
+		out.batch.Append(tcpSuperpacket(addr, addr, 7500, 8), 8)
+	}
+	out.process()
+	require.Len(t, wire.messages, 1)
+	require.Equal(t, uint64(rejectAfterMessages-1), transportCounter(wire.messages[0].Data))
+	require.Equal(t, uint64(rejectAfterMessages), current.counter.Load())
+	require.EqualValues(t, 3*7500-1, e.Stats().Drops[packet.Expired])
+}

@@ -199,9 +199,10 @@ func (p *peer) flushStaged(s *session, sender *sender) bool {
 		pk.Set(staged[i].data, staged[i].seg)
 		f.send(&pk)
 	}
+	sent := f.packets > 0
 	f.end()
 	sender.flush()
-	return true
+	return sent
 }
 
 // forget ends every session and handshake of p. Call with mu held.

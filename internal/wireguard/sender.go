@@ -117,6 +117,7 @@ func (w *sender) seal(f *flow, plain []byte, ecn byte) {
 	}
 	counter := s.counter.Add(1) - 1
 	if counter >= rejectAfterMessages {
+		s.counter.Store(rejectAfterMessages) // so that it never comes to 0 again
 		w.tally.drop(packet.Expired, 1)
 		return
 	}

@@ -71,6 +71,24 @@ func TestSilenceAfterSendingBeginsANewHandshake(t *testing.T) {
 	})
 }
 
+func TestTwoWhoLoseEachOtherDoNotCallInStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		time.Sleep(30 * time.Second)
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration { return nil })
+		ofA, ofB := n.watch(a.transport, typeInitiation), n.watch(b.transport, typeInitiation)
+		a.device.send(datagramTo(a.overlay, b.overlay, 2))
+		b.device.send(datagramTo(b.overlay, a.overlay, 3))
+		time.Sleep(20 * time.Second)
+		_, first := ofA.at(0)
+		_, second := ofB.at(0)
+		require.NotEqual(t, first, second)
+	})
+}
+
 func TestPersistentKeepaliveKeepsItsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, a, b := newPair(t)
