@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strconv"
 )
 
@@ -69,8 +68,8 @@ func decodeString(raw []byte, v reflect.Value) *fault {
 		return wanted("a string", raw)
 	}
 	s := unquote(raw)
-	if w, ok := v.Interface().(words); ok && !slices.Contains(w.words(), s) {
-		return faultf("%s is none of %q", clip(s), w.words())
+	if flt := checkWord(v.Type(), s); flt != nil {
+		return flt
 	}
 	v.SetString(s)
 	return nil

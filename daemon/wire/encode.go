@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -44,15 +43,14 @@ func appendValue(dst []byte, v reflect.Value) ([]byte, *fault) {
 		return appendAddr(dst, v.Interface().(netip.Addr))
 	case t == prefixType:
 		return appendPrefix(dst, v.Interface().(netip.Prefix))
-	case t.Implements(wordsType):
-		if all := v.Interface().(words).words(); !slices.Contains(all, v.String()) {
-			return dst, faultf("%s is none of %q", clip(v.String()), all)
-		}
 	}
 	switch v.Kind() {
 	case reflect.Bool:
 		return strconv.AppendBool(dst, v.Bool()), nil
 	case reflect.String:
+		if flt := checkWord(v.Type(), v.String()); flt != nil {
+			return dst, flt
+		}
 		return appendString(dst, v.String()), nil
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return strconv.AppendUint(dst, v.Uint(), 10), nil

@@ -3,6 +3,7 @@ package wire
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -44,13 +45,23 @@ var tags = func() map[reflect.Type][2]string {
 	return all
 }()
 
-// words is a string type with a fixed set of values.
-type words interface{ words() []string }
+// checkWord finds fault with a value of a string type that has a fixed set of
+// them, which its method words lists.
+func checkWord(t reflect.Type, s string) *fault {
+	if t == stringType {
+		return nil
+	}
+	w, ok := reflect.Zero(t).Interface().(interface{ words() []string })
+	if !ok || slices.Contains(w.words(), s) {
+		return nil
+	}
+	return faultf("%s is none of %q", clip(s), w.words())
+}
 
 var (
 	addrType   = reflect.TypeFor[netip.Addr]()
 	prefixType = reflect.TypeFor[netip.Prefix]()
-	wordsType  = reflect.TypeFor[words]()
+	stringType = reflect.TypeFor[string]()
 	scopeType  = reflect.TypeFor[PeerScope]()
 )
 
