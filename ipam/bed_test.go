@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -90,9 +91,9 @@ func (b *bed) restart() {
 
 // contents is everything an authority would have in its file, as text.
 func contents(a *Authority) map[string]string {
-	all := make(map[string]string, len(a.records))
-	for addr, r := range a.records {
-		all[addr.String()] = string(appendRecord(nil, r))
+	all := make(map[string]string, a.records.n)
+	for r := range a.records.all() {
+		all[r.addr.String()] = string(appendRecord(nil, r))
 	}
 	for p, c := range a.claims.All() {
 		all[p.String()] = string(appendClaim(nil, c))
@@ -171,7 +172,7 @@ func sound(a *Authority) error {
 		n.claims++
 	}
 	owned := make(map[*record]bool)
-	for k, r := range a.owned {
+	for k, r := range a.owned.all() {
 		if r.prevOwned != nil {
 			return fmt.Errorf("the records of %v do not begin with the first", k)
 		}
@@ -182,9 +183,12 @@ func sound(a *Authority) error {
 			owned[r] = true
 		}
 	}
-	for addr, r := range a.records {
+	found := 0
+	for r := range a.records.all() {
+		addr := r.addr
+		found++
 		n := pools[r.pool]
-		if n == nil || r.addr != addr || !owned[r] {
+		if n == nil || a.records.get(addr) != r || !owned[r] {
 			return fmt.Errorf("record %s has no pool or no owner", addr)
 		}
 		if c, ok := a.claims.Lookup(addr); !ok || c.pool != r.pool {
@@ -205,9 +209,9 @@ func sound(a *Authority) error {
 			n.resting++
 		}
 	}
-	if len(owned) != len(a.records) || leases != a.leases || remembered != a.remembered {
+	if len(owned) != a.records.n || found != a.records.n || leases != a.leases || remembered != a.remembered {
 		return fmt.Errorf("%d records of owners, %d in all; %d leases, %d counted; %d remembered, %d counted",
-			len(owned), len(a.records), leases, a.leases, remembered, a.remembered)
+			len(owned), a.records.n, leases, a.leases, remembered, a.remembered)
 	}
 	for p, n := range pools {
 		if err := soundSpans(p, n.taken); err != nil {
@@ -224,7 +228,7 @@ func sound(a *Authority) error {
 			found := 0
 			var last *record
 			for r := q.queue.front; r != nil; last, r = r, r.next {
-				if found++; r.prev != last || r.rested != q.rested || last != nil && last.seq >= r.seq || a.records[r.addr] != r {
+				if found++; r.prev != last || r.rested != q.rested || last != nil && last.seq >= r.seq || a.records.get(r.addr) != r {
 					return fmt.Errorf("pool %s: a queue is tangled at %s", p.prefix, r.addr)
 				}
 			}
@@ -268,4 +272,17 @@ func soundSpans(p *pool, taken []span) error {
 		return fmt.Errorf("free is %v and should be %v", is, should)
 	}
 	return nil
+}
+
+// all is the first record of each owner.
+func (x ownerIndex) all() iter.Seq2[ownerKey, *record] {
+	return func(yield func(ownerKey, *record) bool) {
+		for kind, ids := range x {
+			for id, r := range ids {
+				if !yield(ownerKey{kind, id}, r) {
+					return
+				}
+			}
+		}
+	}
 }

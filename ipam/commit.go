@@ -156,7 +156,7 @@ func (a *Authority) record(addr netip.Addr) *record {
 	if r, ok := forming.records[addr]; ok {
 		return r
 	}
-	return a.records[addr]
+	return a.records.get(addr)
 }
 
 // claim is what readers see of a prefix. It is called with mu held.

@@ -64,10 +64,11 @@ type Authority struct {
 	closed     bool
 	broken     error // nil, or why nothing may be changed any more
 	pools      map[netip.Prefix]*pool
+	latest     *pool                // the one asked for last, nil if it may be gone
 	claims     bart.Table[*claim]   // finds the innermost claim around an address
 	subnets    map[subnetKey]*claim // by whose they are
-	records    map[netip.Addr]*record
-	owned      map[ownerKey]*record // one of an owner's records, and by it the others
+	records    addrIndex
+	owned      ownerIndex
 	leases     int
 	remembered int    // rested records, of all pools
 	released   uint64 // how many records were released
@@ -75,10 +76,6 @@ type Authority struct {
 	forming    *group // nil, or not yet being written
 	writing    *group // nil, or being written
 }
-
-type ownerKey struct{ kind, id string }
-
-func (o Owner) key() ownerKey { return ownerKey{o.Kind, o.ID} }
 
 // NewMemory makes an authority that lives as long as the process.
 func NewMemory(c Config) (*Authority, error) {
@@ -99,8 +96,8 @@ func newAuthority(c Config) *Authority {
 		epoch:   time.Now(),
 		writer:  make(chan struct{}, 1),
 		pools:   make(map[netip.Prefix]*pool),
-		records: make(map[netip.Addr]*record),
-		owned:   make(map[ownerKey]*record),
+		records: newAddrIndex(),
+		owned:   make(ownerIndex),
 		subnets: make(map[subnetKey]*claim),
 	}
 }
@@ -119,7 +116,6 @@ func (a *Authority) addConfigured(tx *Tx) error {
 // may be nil, not both. Called again with the two exchanged it undoes itself.
 func (a *Authority) swap(old, new *record) {
 	if old != nil {
-		a.unlink(old)
 		switch {
 		case old.released == 0:
 			old.pool.leases--
@@ -131,11 +127,7 @@ func (a *Authority) swap(old, new *record) {
 			old.pool.resting.remove(old)
 		}
 	}
-	if new == nil {
-		delete(a.records, old.addr)
-	} else {
-		a.records[new.addr] = new
-		a.link(new)
+	if new != nil {
 		switch {
 		case new.released == 0:
 			new.pool.leases++
@@ -147,6 +139,21 @@ func (a *Authority) swap(old, new *record) {
 			new.pool.resting.push(new)
 		}
 	}
+	switch {
+	case new == nil:
+		a.owned.remove(old)
+		a.records.put(old.addr, nil)
+	case old == nil:
+		a.owned.add(new)
+		a.records.put(new.addr, new)
+	case old.owner.Is(new.owner):
+		a.owned.replace(old, new)
+		a.records.put(new.addr, new)
+	default:
+		a.owned.remove(old)
+		a.owned.add(new)
+		a.records.put(new.addr, new)
+	}
 	switch was, is := old.isFree(), new.isFree(); {
 	case was && !is:
 		n := fromAddr(new.addr)
@@ -157,36 +164,12 @@ func (a *Authority) swap(old, new *record) {
 	}
 }
 
-// link makes r the first of its owner's records.
-func (a *Authority) link(r *record) {
-	k := r.owner.key()
-	r.prevOwned, r.nextOwned = nil, a.owned[k]
-	if r.nextOwned != nil {
-		r.nextOwned.prevOwned = r
-	}
-	a.owned[k] = r
-}
-
-func (a *Authority) unlink(r *record) {
-	switch {
-	case r.prevOwned != nil:
-		r.prevOwned.nextOwned = r.nextOwned
-	case r.nextOwned != nil:
-		a.owned[r.owner.key()] = r.nextOwned
-	default:
-		delete(a.owned, r.owner.key())
-	}
-	if r.nextOwned != nil {
-		r.nextOwned.prevOwned = r.prevOwned
-	}
-	r.prevOwned, r.nextOwned = nil, nil
-}
-
 // swapClaim is swap for a claim.
 func (a *Authority) swapClaim(old, new *claim) {
 	if old != nil {
 		a.claims.Delete(old.prefix)
 		delete(a.pools, old.prefix)
+		a.latest = nil
 		if old.class == classSubnet {
 			delete(a.subnets, old.key())
 		}

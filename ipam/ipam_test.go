@@ -507,9 +507,9 @@ func TestMemoriesAreBounded(t *testing.T) {
 		require.NoError(t, a.Release(l))
 	}
 	require.Equal(t, maxRemembered, a.remembered)
-	require.Len(t, a.records, maxRemembered)
-	require.Nil(t, a.records[addr("fd00::1")], "the oldest went first")
-	require.Nil(t, a.records[addr("fd00::64")])
-	require.NotNil(t, a.records[addr("fd00::65")])
+	require.Equal(t, maxRemembered, a.records.n)
+	require.Nil(t, a.records.get(addr("fd00::1")), "the oldest went first")
+	require.Nil(t, a.records.get(addr("fd00::64")))
+	require.NotNil(t, a.records.get(addr("fd00::65")))
 	requireSound(t, a)
 }

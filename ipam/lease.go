@@ -20,11 +20,12 @@ func (tx *Tx) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
 }
 
 func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
-	p, ok := tx.a.pools[prefix]
-	if !ok {
-		if p, ok = tx.a.pools[prefix.Masked()]; !ok {
+	p := tx.a.latest
+	if p == nil || p.prefix != prefix {
+		if p = tx.a.pools[prefix.Masked()]; p == nil {
 			return nil, ErrNoPool
 		}
+		tx.a.latest = p
 	}
 	if err := o.check(); err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
 	tx.expire(p)
 	if s, ok := p.free.from(p.first); ok && !p.last.less(s.lo) {
 		addr := s.lo.addr(p.bits)
-		return tx.take(addr, p, tx.a.records[addr], o)
+		return tx.take(addr, p, tx.a.records.get(addr), o)
 	}
 	if r := p.resting.front; r != nil {
 		return tx.take(r.addr, p, r, o)
@@ -49,7 +50,7 @@ func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
 
 // known is the lowest lease o has in a pool, and what it released there last.
 func (tx *Tx) known(o Owner, p *pool) (held, kept *record) {
-	for r := tx.a.owned[o.key()]; r != nil; r = r.nextOwned {
+	for r := tx.a.owned.get(o); r != nil; r = r.nextOwned {
 		switch {
 		case r.pool != p:
 		case r.isLease():
@@ -83,7 +84,7 @@ func (tx *Tx) allocateAddr(a netip.Addr, o Owner) (r *record, holder Owner, err 
 		return nil, holder, err
 	}
 	tx.expire(p)
-	old := tx.a.records[a]
+	old := tx.a.records.get(a)
 	switch {
 	case old == nil || old.rested:
 	case old.released == 0 && old.owner.Is(o):
@@ -148,7 +149,7 @@ func (tx *Tx) refresh(r *record, o Owner) *record {
 func (tx *Tx) Release(leases ...Lease) error {
 	mark := len(tx.changes)
 	for _, l := range leases {
-		r := tx.a.records[l.Addr]
+		r := tx.a.records.get(l.Addr)
 		if !r.isLease() || !r.owner.Is(l.Owner) {
 			tx.rollback(mark)
 			e := &Error{Op: "release", Prefix: single(l.Addr), Owner: l.Owner, Err: ErrNotHeld}

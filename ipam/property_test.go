@@ -174,11 +174,11 @@ func same[T comparable](op string, what any, got, want T, err, wantErr error) er
 
 // sameState compares all that is leased, remembered and claimed.
 func sameState(a *Authority, m *model) error {
-	if len(a.records) != len(m.addrs) {
-		return fmt.Errorf("%d records, want %d", len(a.records), len(m.addrs))
+	if a.records.n != len(m.addrs) {
+		return fmt.Errorf("%d records, want %d", a.records.n, len(m.addrs))
 	}
 	for addr, want := range m.addrs {
-		r := a.records[addr]
+		r := a.records.get(addr)
 		if r == nil || r.isLease() != want.live || !r.owner.Is(want.owner) || r.pool.prefix != want.pool ||
 			!want.live && r.released != want.released.UnixNano() {
 			return fmt.Errorf("record of %s is %+v, want %+v", addr, r, want)

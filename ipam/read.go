@@ -24,13 +24,13 @@ func (a *Authority) Owned(o Owner) []Lease {
 	defer a.mu.RUnlock()
 	writing, forming := a.before()
 	var leases []Lease
-	for r := a.owned[o.key()]; r != nil; r = r.nextOwned {
+	for r := a.owned.get(o); r != nil; r = r.nextOwned {
 		if r.isLease() && a.record(r.addr) == r {
 			leases = append(leases, r.lease())
 		}
 	}
 	for _, r := range overlaid(writing.records, forming.records) {
-		if r.isLease() && r.owner.Is(o) && a.records[r.addr] != r {
+		if r.isLease() && r.owner.Is(o) && a.records.get(r.addr) != r {
 			leases = append(leases, r.lease())
 		}
 	}
@@ -56,7 +56,7 @@ func (a *Authority) ahead(p *pool) (n int) {
 		if was.isLease() && (p == nil || was.pool == p) {
 			n++
 		}
-		if is := a.records[addr]; is.isLease() && (p == nil || is.pool == p) {
+		if is := a.records.get(addr); is.isLease() && (p == nil || is.pool == p) {
 			n--
 		}
 	}
@@ -85,13 +85,13 @@ func (a *Authority) leasesIn(p netip.Prefix) []*record {
 			in = append(in, r)
 		}
 	}
-	for addr, r := range a.records {
-		if a.record(addr) == r {
+	for r := range a.records.all() {
+		if a.record(r.addr) == r {
 			take(r)
 		}
 	}
 	for addr, r := range overlaid(writing.records, forming.records) {
-		if a.records[addr] != r {
+		if a.records.get(addr) != r {
 			take(r)
 		}
 	}
@@ -254,7 +254,7 @@ func (a *Authority) SubnetOf(addr netip.Addr) (Subnet, bool) {
 
 // Lookup is the lease of an address as the transaction sees it.
 func (tx *Tx) Lookup(addr netip.Addr) (Lease, bool) {
-	if r := tx.a.records[addr.Unmap()]; r.isLease() {
+	if r := tx.a.records.get(addr.Unmap()); r.isLease() {
 		return r.lease(), true
 	}
 	return Lease{}, false
@@ -264,7 +264,7 @@ func (tx *Tx) Lookup(addr netip.Addr) (Lease, bool) {
 // their addresses.
 func (tx *Tx) Owned(o Owner) []Lease {
 	var leases []Lease
-	for r := tx.a.owned[o.key()]; r != nil; r = r.nextOwned {
+	for r := tx.a.owned.get(o); r != nil; r = r.nextOwned {
 		if r.isLease() {
 			leases = append(leases, r.lease())
 		}

@@ -74,7 +74,7 @@ func (tx *Tx) Reconcile(alive Alive) (Report, error) {
 // sorted is every lease in the order of the addresses.
 func (tx *Tx) sorted() []*record {
 	all := make([]*record, 0, tx.a.leases)
-	for _, r := range tx.a.records {
+	for r := range tx.a.records.all() {
 		if r.isLease() {
 			all = append(all, r)
 		}
@@ -82,6 +82,11 @@ func (tx *Tx) sorted() []*record {
 	slices.SortFunc(all, func(r, s *record) int { return r.addr.Compare(s.addr) })
 	return all
 }
+
+// An ownerKey is an owner's identity.
+type ownerKey struct{ kind, id string }
+
+func (o Owner) key() ownerKey { return ownerKey{o.Kind, o.ID} }
 
 type reconciler struct {
 	tx      *Tx
@@ -142,7 +147,7 @@ func (r *reconciler) doubt(d Doubt) { r.report.Doubts = append(r.report.Doubts, 
 
 // adopt sees to it that somebody alive has a lease of an address it has.
 func (r *reconciler) adopt(o Owner, addr netip.Addr) error {
-	if rec := r.tx.a.records[addr]; rec.isLease() {
+	if rec := r.tx.a.records.get(addr); rec.isLease() {
 		if !rec.owner.Is(o) {
 			r.doubt(Doubt{Addr: addr, Lease: rec.lease(), Alive: o, Err: ErrTaken})
 		}
@@ -157,7 +162,7 @@ func (r *reconciler) adopt(o Owner, addr netip.Addr) error {
 		r.doubt(d)
 		return nil
 	}
-	rec, err := r.tx.take(addr, p, r.tx.a.records[addr], o)
+	rec, err := r.tx.take(addr, p, r.tx.a.records.get(addr), o)
 	if err != nil {
 		return err
 	}

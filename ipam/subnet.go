@@ -189,7 +189,7 @@ func (a *Authority) firstIn(p *pool, lo uint128) (Owner, netip.Prefix) {
 		lo = s.hi.next()
 	}
 	addr := lo.addr(p.bits)
-	if r := a.records[addr]; r != nil && r.pool == p {
+	if r := a.records.get(addr); r != nil && r.pool == p {
 		return r.owner, single(addr)
 	}
 	for prefix, c := range a.claims.Supernets(single(addr)) {

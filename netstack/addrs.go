@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
+
+var errBadPrefix = errors.New("not a valid prefix")
 
 // Addrs are the stack's addresses.
 func (s *Stack) Addrs() []netip.Prefix {

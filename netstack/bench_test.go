@@ -25,7 +25,7 @@ func BenchmarkBulk(b *testing.B) {
 	for _, wires := range []struct {
 		name   string
 		ab, ba wire
-	}{{"whole", whole, whole}, {"cut", cut, cut}} {
+	}{{"whole", whole, whole}, {"cut", cut, cut}, {"merged", merged, merged}} {
 		for _, write := range []int{32 << 10, 64 << 10, 1 << 20} {
 			b.Run(wires.name+"/"+byteSize(write), func(b *testing.B) {
 				benchmarkBulk(b, wires.ab, wires.ba, write)

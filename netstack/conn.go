@@ -47,7 +47,8 @@ func (d *side) close(queue *waiter.Queue) {
 	queue.EventUnregister(&d.entry)
 }
 
-// A tcpConn is a TCP connection with the methods of a *net.TCPConn.
+// A tcpConn is a TCP connection. Beyond net.Conn it has what a *net.TCPConn has for
+// half close and options.
 type tcpConn struct {
 	s             *Stack
 	ep            tcpip.Endpoint
@@ -219,6 +220,25 @@ func (c *tcpConn) set(err error) error {
 	if err != nil {
 		return c.opError("set", err)
 	}
+	return nil
+}
+
+// SetReadBuffer fixes how many bytes that were not read are kept; half of it is
+// the largest window.
+func (c *tcpConn) SetReadBuffer(bytes int) error {
+	if err := c.in.deadline.err(); err == net.ErrClosed {
+		return c.opError("set", err)
+	}
+	c.ep.SocketOptions().SetReceiveBufferSize(int64(bytes), true)
+	return nil
+}
+
+// SetWriteBuffer fixes how many bytes that were not acknowledged are kept.
+func (c *tcpConn) SetWriteBuffer(bytes int) error {
+	if err := c.out.deadline.err(); err == net.ErrClosed {
+		return c.opError("set", err)
+	}
+	c.ep.SocketOptions().SetSendBufferSize(int64(bytes), true)
 	return nil
 }
 

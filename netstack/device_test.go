@@ -98,18 +98,18 @@ func TestBulkTCPLeavesAsSuperpacketsThatFitOneSend(t *testing.T) {
 }
 
 func TestASuperpacketCutsIntoValidSegments(t *testing.T) {
-	var c packet.Cutter
-	look := func(p *packet.Packet) {
-		whole := packet.Packet{}
-		whole.Set(append([]byte(nil), p.Data...), p.Seg)
-		assert.NoError(t, c.Start(&whole))
-		for s := c.Next(); s != nil; s = c.Next() {
-			var one packet.Packet
-			one.Set(s, 0)
-			assert.True(t, checksumOK(&one))
-		}
-	}
 	for _, to := range []netip.Prefix{addrB4, addrB6} {
+		var c packet.Cutter
+		look := func(p *packet.Packet) {
+			whole := packet.Packet{}
+			whole.Set(append([]byte(nil), p.Data...), p.Seg)
+			assert.NoError(t, c.Start(&whole))
+			for s := c.Next(); s != nil; s = c.Next() {
+				var one packet.Packet
+				one.Set(s, 0)
+				assert.True(t, checksumOK(&one))
+			}
+		}
 		a, b := newPairOver(t, Config{}, tap(look), whole)
 		client, server := connect(t, a, b, "tcp", to.Addr().String())
 		go func() {

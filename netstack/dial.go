@@ -23,7 +23,13 @@ const attemptDelay = 250 * time.Millisecond
 // the one before failed or was slow. Without a host, or with an unspecified
 // one, the stack's own address is meant.
 //
-// When ctx ends first, the error is ctx's.
+// When ctx ends first, the error is ctx's. Errors are a *net.OpError with what a
+// kernel would say underneath, syscall.ECONNREFUSED for instance.
+//
+// A TCP connection also has a *net.TCPConn's CloseRead, CloseWrite, SetKeepAlive,
+// SetKeepAlivePeriod, SetKeepAliveConfig, SetLinger, SetNoDelay, SetReadBuffer and
+// SetWriteBuffer, and a UDP one what ListenPacket's have. Keepalives are on, every
+// 15 s, as with package net.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	switch {
 	case checkNetwork(network, "tcp") == nil:
@@ -166,16 +172,15 @@ func (s *Stack) connectTCP(ctx context.Context, to netip.AddrPort) (*tcpConn, er
 		return nil, err
 	}
 	defer d.queue.EventUnregister(&d.entry)
+	defer s.forget(d)
 	select {
 	case <-d.ready:
 	case <-ctx.Done():
-		s.forget(d)
-		d.ep.Close()
+		d.ep.Abort()
 		return nil, ctx.Err()
 	}
 	if !s.enter() {
-		s.forget(d)
-		d.ep.Close()
+		d.ep.Abort()
 		return nil, errStackClosed
 	}
 	defer s.leave()
@@ -184,7 +189,6 @@ func (s *Stack) connectTCP(ctx context.Context, to netip.AddrPort) (*tcpConn, er
 	if terr == nil {
 		c, terr = newTCPConn(s, d.ep, d.queue)
 	}
-	s.forget(d)
 	if terr != nil {
 		d.ep.Close()
 		return nil, sysError("connect", terr)

@@ -15,11 +15,11 @@ const (
 	sealOverhead = 32 // WireGuard's header and tag, section 5.4.6 of its paper
 	sealPadding  = 16 // what the plaintext is padded to
 
-	// TCP keeps room in every segment for all the options it may ever need (RFC
-	// 9293 section 3.1), so a segment's payload is smaller than the maximum segment size.
+	// gVisor keeps room in every segment for as many options as there may ever be
+	// (RFC 6691 section 2).
 	tcpOptions = 40
 
-	// What TCP leaves for headers when it fills a packet of GSOMaxSize.
+	// What gVisor leaves for headers when it fills a packet of GSOMaxSize.
 	gsoHeadroom = header.TCPTotalHeaderMaximumSize + 1
 )
 

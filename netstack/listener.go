@@ -117,7 +117,7 @@ func (s *Stack) newEndpoint(transport tcpip.TransportProtocolNumber, network str
 	return ep, err
 }
 
-// A tcpListener is a net.Listener with the methods of a *net.TCPListener.
+// A tcpListener is a net.Listener that has a deadline, as a *net.TCPListener.
 type tcpListener struct {
 	s       *Stack
 	network string

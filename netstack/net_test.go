@@ -323,9 +323,15 @@ func TestSocketOptionsAreThoseOfATCPConn(t *testing.T) {
 	require.NoError(t, c.SetKeepAlive(false))
 	require.False(t, c.ep.SocketOptions().GetKeepAlive())
 	require.NoError(t, c.SetLinger(-1))
+	require.NoError(t, c.SetReadBuffer(100<<10))
+	require.NoError(t, c.SetWriteBuffer(100<<10))
+	require.EqualValues(t, 100<<10, c.ep.SocketOptions().GetSendBufferSize())
+	require.EqualValues(t, 100<<10, c.ep.SocketOptions().GetReceiveBufferSize())
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, c.Close(), net.ErrClosed)
 	require.ErrorIs(t, c.SetNoDelay(true), net.ErrClosed)
+	require.ErrorIs(t, c.SetReadBuffer(1), net.ErrClosed)
+	require.ErrorIs(t, c.SetWriteBuffer(1), net.ErrClosed)
 	require.ErrorIs(t, c.SetLinger(1), net.ErrClosed)
 	require.ErrorIs(t, c.SetKeepAlive(true), net.ErrClosed)
 	require.ErrorIs(t, c.SetDeadline(time.Time{}), net.ErrClosed)
@@ -386,7 +392,7 @@ func TestADeadlineMovedWhileReadingHolds(t *testing.T) {
 }
 
 func TestHTTPWorksUnchanged(t *testing.T) {
-	a, b := newPairOver(t, Config{}, cut, whole)
+	a, b := newPairOver(t, Config{}, cut, merged)
 	l, err := b.Listen("tcp", ":80")
 	require.NoError(t, err)
 	body := make([]byte, 4<<20)

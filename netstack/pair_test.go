@@ -35,6 +35,41 @@ func cut() func(from *packet.Batch, to packet.Device) error {
 	return segments(func() bool { return true })
 }
 
+// merged is what a tunnel does: every segment by itself, and runs of them made
+// superpackets again where they arrive.
+func merged() func(from *packet.Batch, to packet.Device) error {
+	var c packet.Cutter
+	m := packet.NewMerger(256 << 10)
+	m.UDP = true
+	out := packet.NewBatch(0)
+	flush := func(to packet.Device) error {
+		m.Flush()
+		err := to.WriteBatch(out)
+		m.Reset(out)
+		return err
+	}
+	m.Reset(out)
+	return func(from *packet.Batch, to packet.Device) error {
+		for i := range from.Packets {
+			if err := c.Start(&from.Packets[i]); err != nil {
+				return err
+			}
+			for s := c.Next(); s != nil; s = c.Next() {
+				space := m.Reserve(len(s))
+				if space == nil {
+					if err := flush(to); err != nil {
+						return err
+					}
+					space = m.Reserve(len(s))
+				}
+				copy(space, s)
+				m.Commit(len(s))
+			}
+		}
+		return flush(to)
+	}
+}
+
 // lossy is cut, and loses one segment in a hundred.
 func lossy() func(from *packet.Batch, to packet.Device) error {
 	return segments(func() bool { return rand.IntN(100) != 0 })

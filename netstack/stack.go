@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/overlayd/overlayd/packet"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -50,7 +48,7 @@ type Config struct {
 	// preference. Port 0 means 53.
 	DNS []netip.AddrPort
 
-	// TCP are the settings of TCP; the zero value is measured to be good.
+	// TCP are the settings of TCP.
 	TCP TCP
 }
 
@@ -104,6 +102,7 @@ func New(config Config) (*Stack, error) {
 	if config.MTU < minMTU || config.MTU > packet.MaxSize {
 		return nil, fmt.Errorf("netstack: MTU %d is not between %d and %d", config.MTU, minMTU, packet.MaxSize)
 	}
+	divertLog()
 	s := &Stack{
 		name:      config.Name,
 		mtu:       config.MTU,
@@ -129,19 +128,16 @@ func (s *Stack) setUp(config Config) error {
 	if err := config.TCP.apply(s.ip); err != nil {
 		return err
 	}
-	link := &link{queue: &s.device.queue, mtu: uint32(s.mtu)}
-	if err := s.ip.CreateNICWithOptions(nicID, link, stack.NICOptions{Name: s.name, QDisc: link}); err != nil {
-		return fmt.Errorf("netstack: creating the interface: %s", err)
+	l := &link{queue: &s.device.queue, mtu: uint32(s.mtu)}
+	err := s.ip.CreateNICWithOptions(nicID, l, stack.NICOptions{Name: s.name, QDisc: l})
+	if err == nil {
+		s.in4, err = s.ip.GetNetworkEndpoint(nicID, ipv4.ProtocolNumber)
 	}
-	for _, in := range []struct {
-		protocol tcpip.NetworkProtocolNumber
-		endpoint *stack.NetworkEndpoint
-	}{{header.IPv4ProtocolNumber, &s.in4}, {header.IPv6ProtocolNumber, &s.in6}} {
-		endpoint, err := s.ip.GetNetworkEndpoint(nicID, in.protocol)
-		if err != nil {
-			return fmt.Errorf("netstack: finding the network endpoint: %s", err)
-		}
-		*in.endpoint = endpoint
+	if err == nil {
+		s.in6, err = s.ip.GetNetworkEndpoint(nicID, ipv6.ProtocolNumber)
+	}
+	if err != nil {
+		return fmt.Errorf("netstack: creating the interface: %s", err)
 	}
 	if err := s.SetRoutes(config.Routes); err != nil {
 		return err
@@ -246,5 +242,3 @@ func (s *Stack) forget(k socket) {
 
 // errStackClosed is why something fails on a closed stack.
 var errStackClosed = fmt.Errorf("netstack: the stack is closed: %w", net.ErrClosed)
-
-var errBadPrefix = errors.New("not a valid prefix")

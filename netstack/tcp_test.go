@@ -11,7 +11,7 @@ func TestTCPConnIsANetConn(t *testing.T) {
 	for _, over := range []struct {
 		name   string
 		ab, ba wire
-	}{{"superpackets kept whole", whole, whole}, {"superpackets cut", cut, cut}} {
+	}{{"superpackets kept whole", whole, whole}, {"superpackets cut", cut, cut}, {"superpackets cut and merged", merged, merged}} {
 		for _, network := range []string{"tcp4", "tcp6"} {
 			t.Run(over.name+" over "+network, func(t *testing.T) {
 				nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {

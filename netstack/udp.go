@@ -21,8 +21,8 @@ const udpBuffer = 212992
 // and "udp6". Ports, hosts and errors are as with Listen. The addresses of IPv4
 // senders are always IPv4's own, never mapped into IPv6.
 //
-// The net.PacketConn has the methods of a *net.UDPConn that work on addresses,
-// deadlines and buffers.
+// The net.PacketConn also has a *net.UDPConn's ReadFromUDPAddrPort,
+// WriteToUDPAddrPort, SetReadBuffer and SetWriteBuffer.
 func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	c, addr, err := s.listenUDP(network, address)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *Stack) connectUDP(ctx context.Context, network string, to netip.AddrPor
 	return c, nil
 }
 
-// A udpConn is a UDP socket with the methods of a *net.UDPConn.
+// A udpConn is a UDP socket, connected or not.
 type udpConn struct {
 	s       *Stack
 	network string

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"crypto/rand"
 	"net"
 	"net/netip"
@@ -96,6 +97,27 @@ func TestDatagramsOfEverySizeStayWhole(t *testing.T) {
 	}
 	_, err := pc.WriteTo(make([]byte, 65536), net.UDPAddrFromAddrPort(netip.AddrPortFrom(addrA4.Addr(), 9)))
 	require.ErrorIs(t, err, syscall.EMSGSIZE)
+}
+
+func TestDatagramsMergedOnTheWayArriveOneByOne(t *testing.T) {
+	a, b := newPairOver(t, Config{}, merged, merged)
+	pc := listenPacket(t, b, "udp", ":0")
+	for _, to := range []netip.Prefix{addrB4, addrB6} {
+		c, err := a.DialContext(testContext(t), "udp", addrPort(to, port(t, pc.LocalAddr())))
+		require.NoError(t, err)
+		for i := range 100 {
+			_, err := c.Write(bytes.Repeat([]byte{byte(i)}, 1200))
+			require.NoError(t, err)
+		}
+		buf := make([]byte, 2000)
+		for i := range 100 {
+			n, err := pc.Read(buf)
+			require.NoError(t, err)
+			require.Equal(t, bytes.Repeat([]byte{byte(i)}, 1200), buf[:n])
+		}
+		require.NoError(t, c.Close())
+	}
+	require.Zero(t, b.Stats().BadChecksums)
 }
 
 func TestTheLargestDatagramStaysInside(t *testing.T) {

@@ -46,9 +46,7 @@ func TestCloseDuringTraffic(t *testing.T) {
 						for range 100 {
 							from.dev.Put(0, from.udp(to), 0)
 						}
-						for to.dev.Taken() > 0 {
-							to.take(t)
-						}
+						to.drain()
 						runtime.Gosched()
 					}
 				})
@@ -126,12 +124,8 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 		require.NoError(t, node.SetPeers(t.Context(), append(peers, other.as())), "what is recorded agrees with what the peers have")
 		require.Len(t, node.Peers(), len(peers)+1)
-		for node.dev.Taken() > 0 {
-			node.take(t)
-		}
-		for other.dev.Taken() > 0 {
-			other.take(t)
-		}
+		node.drain()
+		other.drain()
 
 		for range 4 {
 			running.Go(func() {

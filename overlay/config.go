@@ -47,7 +47,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// A Resolver finds the addresses of a host name. net.Resolver is one.
+// A Resolver finds the addresses of a host name; net.Resolver is one. A lookup
+// ends with its context: Close waits for that.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }

@@ -3,6 +3,7 @@ package overlay_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"strings"
@@ -68,6 +69,24 @@ func TestNewRefuses(t *testing.T) {
 	b := packet.NewBatch(0)
 	require.NoError(t, good.ReadBatch(b))
 	require.Len(t, b.Packets, 1, "and nothing was read from it")
+}
+
+func TestAMarkWantsACapability(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, engine overlay.Engine) {
+		dev := testnet.NewDevice("marked", 1420, 1)
+		node, err := overlay.New(overlay.Config{PrivateKey: newKey(t), Device: dev, Engine: engine, FwMark: 1 << 31, Logger: quiet()})
+		if err != nil { // as an ordinary user
+			var configErr *overlay.ConfigError
+			require.ErrorAs(t, err, &configErr)
+			require.Equal(t, "FwMark", configErr.Field)
+			require.Equal(t, "2147483648", configErr.Value)
+			require.ErrorIs(t, err, fs.ErrPermission)
+			require.False(t, dev.Closed())
+			return
+		}
+		require.NoError(t, node.Close())
+	})
 }
 
 func TestSettingsOfPeersThatAreRefused(t *testing.T) {

@@ -23,7 +23,8 @@ import (
 // wireGuardGo is wireguard-go's device as an engine.
 //
 // What it drops without a word, such as datagrams that fail authentication, is in
-// no counter of this engine.
+// no counter of this engine. Nor does it answer packets nobody takes with ICMP
+// errors, as ours does.
 type wireGuardGo struct {
 	device      *device.Device
 	adapter     *tunAdapter
@@ -78,8 +79,9 @@ func (e *wireGuardGo) open(cfg wireguard.Config) error {
 		return err
 	}
 	if err := e.device.BindSetMark(cfg.FwMark); err != nil {
-		return &ConfigError{Field: "FwMark", Value: strconv.Itoa(int(cfg.FwMark)), Err: err}
+		return err
 	}
+	e.port = cfg.ListenPort // wireguard-go forgets it where the kernel has no IPv6
 	return e.get(func(key, value string) error {
 		if key != "listen_port" {
 			return nil

@@ -60,9 +60,7 @@ func FuzzPackets(f *testing.F) {
 				p.a.dev.Put(0, testnet.UDP(p.a.addr(true), p.b.addr(true), marker), 0)
 				return arrives(p.b, first, serial)
 			}, 15*time.Second, time.Microsecond)
-			for p.a.dev.Taken() > 0 {
-				p.a.take(t)
-			}
+			p.a.drain()
 		}
 	})
 }

@@ -70,6 +70,8 @@ func startError(cfg Config, err error) error {
 		return err
 	case cfg.ListenPort != 0 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES)):
 		return &ConfigError{Field: "ListenPort", Value: strconv.Itoa(int(cfg.ListenPort)), Err: err}
+	case cfg.FwMark != 0 && errors.Is(err, syscall.EPERM):
+		return &ConfigError{Field: "FwMark", Value: strconv.FormatUint(uint64(cfg.FwMark), 10), Err: err}
 	}
 	return fmt.Errorf("overlay: start node: %w", err)
 }

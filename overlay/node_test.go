@@ -113,14 +113,26 @@ func (s *side) udp(to *side) []byte {
 	return testnet.UDP(s.addr(false), to.addr(false), make([]byte, 1000))
 }
 
-// take waits for the next packet s delivers to its device.
+// take waits for the next packet s delivers to its device, ICMP errors apart.
 func (s *side) take(t testing.TB) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
-	d, err := s.dev.Take(ctx)
-	require.NoError(t, err)
-	return d.Data
+	for {
+		d, err := s.dev.Take(ctx)
+		require.NoError(t, err)
+		p := packet.Packet{Data: d.Data}
+		if protocol := p.Protocol(); protocol != packet.ProtocolICMP && protocol != packet.ProtocolICMPv6 {
+			return d.Data
+		}
+	}
+}
+
+// drain takes all there is.
+func (s *side) drain() {
+	for s.dev.Taken() > 0 {
+		s.dev.Take(context.Background())
+	}
 }
 
 // exchange sends one packet each way and waits for it.

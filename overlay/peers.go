@@ -1,12 +1,12 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/overlayd/overlayd/internal/wireguard"
@@ -297,9 +297,7 @@ func (n *Node) Peers() []PeerStatus {
 			TxPackets:     p.TxPackets,
 		})
 	}
-	slices.SortFunc(status, func(a, b PeerStatus) int {
-		return strings.Compare(string(a.PublicKey[:]), string(b.PublicKey[:]))
-	})
+	slices.SortFunc(status, func(a, b PeerStatus) int { return bytes.Compare(a.PublicKey[:], b.PublicKey[:]) })
 	return status
 }
 

@@ -142,6 +142,10 @@ func TestWhatANodeDropsIsCounted(t *testing.T) {
 
 		a.dev.Put(0, testnet.UDP(a.addr(false), stranger, nil), 0)
 		settles(t, 1, drops(a, packet.NoPeer))
+		if engine == overlay.EngineDefault { // it says so to who sent it, too
+			refusal := a.take(t)
+			require.EqualValues(t, packet.ProtocolICMP, refusal[9])
+		}
 
 		a.dev.Put(0, testnet.UDP(stranger, b.addr(false), nil), 0)
 		six := netip.MustParseAddrPort("[fd00::1]:7000")

@@ -98,10 +98,11 @@ func (e *Engine) RemovePeer(key [32]byte) bool {
 func (e *Engine) Peers() []PeerStatus {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
+	routes := e.routes.Load()
 	all := make([]PeerStatus, 0, len(e.peers))
 	for _, p := range e.peers {
 		st := p.status()
-		st.AllowedIPs = slices.Clone(p.allowed)
+		st.AllowedIPs = slices.AppendSeq(make([]netip.Prefix, 0, len(p.allowed)), p.prefixes(routes))
 		all = append(all, st)
 	}
 	return all

@@ -42,3 +42,27 @@ func TestAnUpdateNeverDropsASession(t *testing.T) {
 		require.EqualValues(t, 1, a.Stats().Drops[packet.NoPeer])
 	})
 }
+
+func TestAPrefixBelongsToThePeerThatWasGivenItLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		_, key := newTestKeys(t)
+		first, second := netip.MustParsePrefix("10.8.0.0/16"), netip.MustParsePrefix("10.9.0.0/16")
+		require.NoError(t, a.SetPeer(Peer{PublicKey: key, AllowedIPs: []netip.Prefix{first, second}}))
+		cfg := b.peerOf()
+		cfg.AllowedIPs = append(cfg.AllowedIPs, first)
+		require.NoError(t, a.SetPeer(cfg))
+		of := make(map[[32]byte][]netip.Prefix)
+		for _, p := range a.Peers() {
+			of[p.PublicKey] = p.AllowedIPs
+		}
+		require.Equal(t, []netip.Prefix{second}, of[key])
+		require.Equal(t, cfg.AllowedIPs, of[b.public])
+		require.True(t, a.RemovePeer(key), "which leaves alone what is no longer its own")
+		a.device.send(datagramTo(a.overlay, netip.MustParseAddr("10.8.0.1"), 1))
+		synctest.Wait()
+		require.Zero(t, a.Stats().Drops[packet.NoPeer])
+	})
+}

@@ -173,7 +173,7 @@ func (e *Engine) sendFailed(err error) {
 		return
 	}
 	now := e.now()
-	if last := e.loggedAt.Load(); last != 0 && now-last < int64(time.Second) || !e.loggedAt.CompareAndSwap(e.loggedAt.Load(), now) {
+	if last := e.loggedAt.Load(); last != 0 && now-last < int64(time.Second) || !e.loggedAt.CompareAndSwap(last, now) {
 		return
 	}
 	e.config.Logger.Warn("datagrams were not sent", "error", err)

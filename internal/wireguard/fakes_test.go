@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,6 +190,7 @@ type fakeDevice struct {
 	once      sync.Once
 	closed    chan struct{}
 	events    chan packet.Event
+	mtu       atomic.Int32
 }
 
 type packetBytes struct {
@@ -197,12 +199,14 @@ type packetBytes struct {
 }
 
 func newFakeDevice() *fakeDevice {
-	return &fakeDevice{
+	d := &fakeDevice{
 		toPeers:   make(chan []packetBytes, 1024),
 		fromPeers: make(chan packetBytes, 65536),
 		closed:    make(chan struct{}),
 		events:    make(chan packet.Event),
 	}
+	d.mtu.Store(1420)
+	return d
 }
 
 func (d *fakeDevice) ReadBatch(b *packet.Batch) error {
@@ -237,7 +241,7 @@ func (d *fakeDevice) WriteBatch(b *packet.Batch) error {
 }
 
 func (d *fakeDevice) Lanes() int                  { return 1 }
-func (d *fakeDevice) MTU() int                    { return 1420 }
+func (d *fakeDevice) MTU() int                    { return int(d.mtu.Load()) }
 func (d *fakeDevice) Name() string                { return "fake" }
 func (d *fakeDevice) Events() <-chan packet.Event { return d.events }
 func (d *fakeDevice) Close() error {

@@ -55,18 +55,7 @@ func (e *Engine) answer(m *handshakeMessage, w *sender) {
 	data := m.data[:m.size]
 	kind := messageType(data)
 	if kind == typeCookie {
-		// It answers an initiation, or a response whose session has begun.
-		index := receiverIndex(data)
-		p := e.sessions.initiating(index)
-		if s := e.sessions.session(index); p == nil && s != nil {
-			p = s.peer
-		}
-		if p != nil {
-			p.mu.Lock()
-			p.cookies.consumeReply(data)
-			p.rxBytes.Add(uint64(len(data)))
-			p.mu.Unlock()
-		}
+		e.takeCookie(data)
 		return
 	}
 	if !e.cookies.checkMAC1(data) {
@@ -95,6 +84,24 @@ func (e *Engine) answer(m *handshakeMessage, w *sender) {
 	}
 	if !ok {
 		e.drops[packet.Unauthentic].Add(1)
+	}
+}
+
+// takeCookie keeps the cookie that answers an initiation, or a response, whose
+// session may have begun.
+func (e *Engine) takeCookie(data []byte) {
+	index := receiverIndex(data)
+	p := e.sessions.initiating(index)
+	if s := e.sessions.session(index); p == nil && s != nil {
+		p = s.peer
+	}
+	switch {
+	case p == nil:
+		e.drops[packet.UnknownIndex].Add(1)
+	case !p.cookies.consumeReply(data):
+		e.drops[packet.Unauthentic].Add(1)
+	default:
+		p.rxBytes.Add(uint64(len(data)))
 	}
 }
 

@@ -241,7 +241,7 @@ func TestACallThatCannotBeMadeIsNotMadeForEachPacket(t *testing.T) {
 			Endpoint:   netip.MustParseAddrPort("192.0.2.9:9"),
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")},
 		}))
-		for i := range uint32(100) {
+		for i := range uint32(90) {
 			a.device.send(datagramTo(a.overlay, netip.MustParseAddr("10.0.0.9"), i))
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -267,5 +267,70 @@ func TestACallThatCameToNothingEndsWithTheNextHandshake(t *testing.T) {
 		require.Equal(t, []uint32{2}, numbers(a.device.received()))
 		require.Nil(t, p.initiation, "its secrets are gone")
 		require.Empty(t, a.sessions.pending)
+	})
+}
+
+// The node that answered must not call for five seconds. When the packet that
+// would have made its session usable is lost, and the other side has no more to
+// say, a packet of its own leads to a call after that.
+func TestAPacketThatMeetsNoSessionLeadsToACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		n.setFate(func(d []byte, _, _ netip.AddrPort) []time.Duration {
+			if messageType(d) == typeTransport {
+				return nil
+			}
+			return []time.Duration{0}
+		})
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		time.Sleep(time.Second)
+		require.Nil(t, b.peer(a.public).current.Load())
+		n.setFate(nil)
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		time.Sleep(3 * time.Second)
+		require.Empty(t, a.device.received())
+		time.Sleep(3 * time.Second)
+		require.Equal(t, []uint32{2}, numbers(a.device.received()))
+	})
+}
+
+func TestACallThereWasNoRoomForIsMadeLater(t *testing.T) {
+	e, wire, _ := handEngine(t, nil)
+	overlay := netip.MustParseAddr("10.0.0.9")
+	_, key := newTestKeys(t)
+	require.NoError(t, e.SetPeer(Peer{
+		PublicKey:  key,
+		Endpoint:   netip.MustParseAddrPort("192.0.2.9:9"),
+		AllowedIPs: []netip.Prefix{netip.PrefixFrom(overlay, 32)},
+	}))
+	p := e.peer(key)
+	defer p.end()
+	for range cap(e.initiations) {
+		e.initiations <- p
+	}
+	out := newOutbound(e, 0)
+	out.batch.Append(datagramTo(overlay, overlay, 1), 0)
+	out.process()
+	require.Empty(t, wire.messages)
+	next, unreachable := p.due(e.now() + int64(rekeyTimeout) + 1)
+	require.False(t, unreachable, "nobody was called yet")
+	require.NotEqual(t, int64(never), next)
+	require.Len(t, wire.messages, 1)
+	require.EqualValues(t, typeInitiation, messageType(wire.messages[0].Data))
+}
+
+func TestASessionIsConfirmedThoughWhatWaitedCannotBeSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		p := datagramTo(a.overlay, b.overlay, 1)
+		p[9] = packet.ProtocolICMP // of which there are no superpackets
+		a.device.toPeers <- []packetBytes{{p, 10}}
+		synctest.Wait()
+		require.EqualValues(t, 1, a.Stats().Drops[packet.Malformed])
+		require.NotNil(t, b.peer(a.public).current.Load())
 	})
 }

@@ -33,6 +33,7 @@ type inbound struct {
 // arrival is what came from one peer in a row, counted once.
 type arrival struct {
 	packets, plain, sealed uint64
+	data                   bool // more than keepalives, be it accepted or not
 }
 
 func newInbound(e *Engine, r receiver) *inbound {
@@ -148,6 +149,7 @@ func (in *inbound) open(datagram []byte, m *udp.Message) {
 		in.merger.Cancel() // a keepalive
 		return
 	}
+	in.arrival.data = true
 	if m.ECN == congestionExperienced && !markCongestion(plain) {
 		in.merger.Cancel()
 		in.sender.tally.drop(packet.Congested, 1)
@@ -214,7 +216,7 @@ func (in *inbound) part() {
 		in.sender.tally.rxPackets += a.packets
 		in.sender.tally.rxBytes += a.plain
 	}
-	p.heard(in.now, a.packets > 0)
+	p.heard(in.now, a.data)
 	if s.ageing(in.now) && s.renewed.CompareAndSwap(false, true) {
 		p.requestInitiation(in.now)
 	}

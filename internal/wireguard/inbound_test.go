@@ -72,6 +72,12 @@ func TestHostileDatagramsAreDroppedAndCounted(t *testing.T) {
 		count(packet.Malformed, "shorter than any message", good[:10])
 		count(packet.Unauthentic, "an initiation of noise", append([]byte{typeInitiation, 0, 0, 0}, make([]byte, sizeInitiation-4)...))
 		count(packet.Malformed, "an initiation of the wrong size", append([]byte{typeInitiation, 0, 0, 0}, make([]byte, sizeInitiation)...))
+		count(packet.UnknownIndex, "a cookie for nobody", append([]byte{typeCookie, 0, 0, 0}, make([]byte, sizeCookie-4)...))
+		before := b.Peers()[0].RxBytes
+		cookie := make([]byte, sizeCookie)
+		putCookieHeader(cookie, binary.LittleEndian.Uint32(good[4:]))
+		count(packet.Unauthentic, "a cookie of noise", cookie)
+		require.Equal(t, before, b.Peers()[0].RxBytes)
 		require.Zero(t, answers.count(), "strangers are met with silence")
 
 		time.Sleep(rejectAfterTime + time.Second)

@@ -41,7 +41,6 @@ func (o *outbound) run() {
 func (o *outbound) process() {
 	e := o.engine
 	e.config.Stages.Outbound(o.batch)
-	o.sender.mtu = e.config.Device.MTU()
 	o.sender.tally.stages(o.batch)
 	o.sender.route(o.batch.Packets)
 	o.batch.Sweep() // for what route answers

@@ -48,3 +48,37 @@ func TestPacketsNobodyTakesAreAnswered(t *testing.T) {
 		require.EqualValues(t, 1, a.Stats().Drops[packet.NoEndpoint])
 	})
 }
+
+func TestPaddingKeepsToTheMTUOfTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		sent := n.watch(a.transport, typeTransport)
+		for i, mtu := range []int{1400, 1410, 1390} { // none a multiple of 16
+			a.device.mtu.Store(int32(mtu))
+			p := make([]byte, mtu)
+			copy(p, datagramTo(a.overlay, b.overlay, 1))
+			a.device.send(p)
+			synctest.Wait()
+			datagram, _ := sent.at(i)
+			require.Equal(t, sizeTransportMin+mtu, len(datagram), "MTU %d", mtu)
+		}
+	})
+}
+
+func TestACounterAtItsEndStaysThere(t *testing.T) {
+	e, wire, addr := handEngine(t, nil)
+	out := newOutbound(e, 0)
+	p, _ := e.routes.Load().Lookup(addr)
+	current := p.current.Load()
+	current.counter.Store(rejectAfterMessages - 1)
+	for range 3 {
+		out.batch.Append(tcpSuperpacket(addr, addr, 7500, 8), 8)
+	}
+	out.process()
+	require.Len(t, wire.messages, 1)
+	require.Equal(t, uint64(rejectAfterMessages-1), transportCounter(wire.messages[0].Data))
+	require.Equal(t, uint64(rejectAfterMessages), current.counter.Load())
+	require.EqualValues(t, 3*7500-1, e.Stats().Drops[packet.Expired])
+}

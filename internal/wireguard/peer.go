@@ -38,7 +38,7 @@ type peer struct {
 	known            bool       // the identity keeps the secret shared with the peer
 	initiation       *initiator // the handshake we wait to be answered
 	initiationIndex  uint32
-	retryAt          int64 // when to call again; 0: not waiting
+	retryAt          int64 // when to call, or call again; 0: not waiting
 	attempts         int
 	lastTimestamp    tai64n.Timestamp
 	initiationSeen   int64
@@ -81,6 +81,12 @@ func (p *peer) stage(pk *packet.Packet, now int64) (ready *session, dropped int)
 	copy(data, pk.Data)
 	p.staged = append(p.staged, stagedPacket{data, pk.Seg})
 	p.stagedBytes += len(data)
+	if p.retryAt == 0 {
+		// The call the caller is about to ask for may not be made now: after a
+		// response of ours, or when too many others are asked for.
+		p.retryAt = now + int64(rekeyTimeout)
+		p.wake(p.retryAt)
+	}
 	return nil, dropped
 }
 
@@ -193,9 +199,10 @@ func (p *peer) flushStaged(s *session, sender *sender) bool {
 		pk.Set(staged[i].data, staged[i].seg)
 		f.send(&pk)
 	}
+	sent := f.packets > 0
 	f.end()
 	sender.flush()
-	return true
+	return sent
 }
 
 // forget ends every session and handshake of p. Call with mu held.

@@ -13,7 +13,7 @@ import (
 type sender struct {
 	engine   *Engine
 	lane     int
-	mtu      int // for padding; of the device, read once a batch
+	mtu      int // for padding; of the device, read once a flow
 	arena    []byte
 	used     int
 	messages []udp.Message
@@ -36,7 +36,6 @@ func newSender(e *Engine, lane, arena int) *sender {
 	return &sender{
 		engine:   e,
 		lane:     lane,
-		mtu:      e.config.Device.MTU(),
 		arena:    make([]byte, arena),
 		messages: make([]udp.Message, 0, maxRuns),
 		targets:  make([]target, 0, maxRuns),
@@ -59,6 +58,7 @@ type flow struct {
 // begin holds the session for sealing until end.
 func (w *sender) begin(p *peer, s *session, now int64) *flow {
 	s.sending.RLock()
+	w.mtu = w.engine.config.Device.MTU()
 	w.flow = flow{sender: w, peer: p, session: s, endpoint: p.endpoint.Load(), now: now}
 	return &w.flow
 }
@@ -117,6 +117,7 @@ func (w *sender) seal(f *flow, plain []byte, ecn byte) {
 	}
 	counter := s.counter.Add(1) - 1
 	if counter >= rejectAfterMessages {
+		s.counter.Store(rejectAfterMessages) // so that it never comes to 0 again
 		w.tally.drop(packet.Expired, 1)
 		return
 	}

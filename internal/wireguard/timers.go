@@ -17,7 +17,7 @@ const never = math.MaxInt64
 // a peer acts on (whitepaper 6.1, 6.5; wireguard-go's five timers). Times are
 // engine time; 0 means no.
 type activity struct {
-	unanswered atomic.Int64 // first data sent since we last heard from the peer
+	unanswered atomic.Int64 // when data sent since we last heard from the peer has waited too long
 	unreplied  atomic.Int64 // first data received since we last sent anything
 	again      atomic.Bool  // more data came after unreplied
 	traversed  atomic.Int64 // last authenticated message either way
@@ -36,8 +36,9 @@ func (p *peer) sent(now int64, data bool) {
 	}
 	a.traversed.Store(now)
 	if data && a.unanswered.Load() == 0 {
-		a.unanswered.Store(now)
-		p.wake(now + int64(keepaliveTimeout+rekeyTimeout))
+		at := now + int64(keepaliveTimeout+rekeyTimeout) + jitter()
+		a.unanswered.Store(at)
+		p.wake(at)
 	}
 }
 
@@ -128,16 +129,21 @@ func (p *peer) due(now int64) (next int64, unreachable bool) {
 		p.retryAt = max(p.retryAt, p.quietUntil.Load()) // a response of ours puts our next call off
 	}
 	if p.retryAt != 0 && deadline(p.retryAt) {
-		unreachable = true
-		if p.attempts > maxHandshakeAttempts {
+		switch {
+		case p.initiation == nil: // it was not made yet
+			p.retryAt = 0
+			p.initiate(now, false)
+		case p.attempts > maxHandshakeAttempts:
+			unreachable = true
 			p.giveUp(now)
-		} else {
+		default:
+			unreachable = true
 			p.attempts++
 			p.forgetSource()
 			p.initiate(now, true)
 		}
 	}
-	if at := a.unanswered.Load(); at != 0 && deadline(at+int64(keepaliveTimeout+rekeyTimeout)) {
+	if at := a.unanswered.Load(); at != 0 && deadline(at) {
 		a.unanswered.Store(0)
 		p.forgetSource()
 		p.initiate(now, false)
@@ -160,7 +166,7 @@ func (p *peer) due(now int64) (next int64, unreachable bool) {
 	// What was just done set new deadlines.
 	for _, at := range []int64{
 		p.retryAt,
-		after(a.unanswered.Load(), keepaliveTimeout+rekeyTimeout),
+		a.unanswered.Load(),
 		after(a.unreplied.Load(), keepaliveTimeout),
 		after(p.sessionDerivedAt, forgetKeysAfter),
 	} {

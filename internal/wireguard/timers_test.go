@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,34 @@ func TestPassiveKeepaliveAnswersDataAfterTenSeconds(t *testing.T) {
 	})
 }
 
+// Otherwise the sender would take the link for broken, and call again and again.
+func TestDataThatIsRefusedIsAnsweredTheSame(t *testing.T) {
+	for name, refused := range map[string]func(from, to netip.Addr) []byte{
+		"a source that is not the peer's": func(_, to netip.Addr) []byte {
+			return datagramTo(netip.MustParseAddr("10.0.0.66"), to, 1)
+		},
+		"a length that is wrong": func(from, to netip.Addr) []byte {
+			d := datagramTo(from, to, 1)
+			d[2] = 0xff
+			return d
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, a, b := newPair(t)
+				defer a.close()
+				defer b.close()
+				calls, keepalives := n.watch(a.transport, typeInitiation), n.watch(b.transport, typeTransport)
+				a.device.send(refused(a.overlay, b.overlay))
+				time.Sleep(time.Minute)
+				require.Empty(t, b.device.received())
+				require.Equal(t, 1, keepalives.count())
+				require.Equal(t, 1, calls.count())
+			})
+		})
+	}
+}
+
 func TestSilenceAfterSendingBeginsANewHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, a, b := newPair(t)
@@ -39,6 +68,24 @@ func TestSilenceAfterSendingBeginsANewHandshake(t *testing.T) {
 		require.Equal(t, maxHandshakeAttempts+2, initiations.count(), "as many attempts as wireguard-go makes")
 		_, first := initiations.at(0)
 		require.InDelta(t, 15, first.Sub(begin).Seconds(), 0.4)
+	})
+}
+
+func TestTwoWhoLoseEachOtherDoNotCallInStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		time.Sleep(30 * time.Second)
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration { return nil })
+		ofA, ofB := n.watch(a.transport, typeInitiation), n.watch(b.transport, typeInitiation)
+		a.device.send(datagramTo(a.overlay, b.overlay, 2))
+		b.device.send(datagramTo(b.overlay, a.overlay, 3))
+		time.Sleep(20 * time.Second)
+		_, first := ofA.at(0)
+		_, second := ofB.at(0)
+		require.NotEqual(t, first, second)
 	})
 }
 

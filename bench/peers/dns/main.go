@@ -1,0 +1,197 @@
+// Command dns measures this project's dnsd and other DNS servers side by side:
+//
+//	go run ./dns [-json] [-run regexp] [-rounds n] [-time d]
+//
+// It runs dnsperf against each server in turn, with the same zone and the same
+// queries: our dnsd, CoreDNS's file plugin, and dnsmasq, unbound and knot where
+// they are installed. Each server is a process of its own, and only one runs at a
+// time. What counts is the ratio of neighbouring runs; times of single queries are
+// taken at a fixed rate all servers keep up with.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"slices"
+	"time"
+)
+
+// A result compares us with one peer in one scenario.
+type result struct {
+	Scenario string    `json:"scenario"`
+	Peer     string    `json:"peer"`
+	Unit     string    `json:"unit"`
+	Ours     float64   `json:"ours"` // median of the rounds
+	Theirs   float64   `json:"theirs"`
+	Ratio    spread    `json:"ratio"` // ours to theirs, as many times better as it says
+	P50      *duration `json:"p50_us,omitempty"`
+	P99      *duration `json:"p99_us,omitempty"`
+	Skipped  string    `json:"skipped,omitempty"`
+}
+
+// A duration is that of one query, in µs, for both.
+type duration struct {
+	Ours   float64 `json:"ours"`
+	Theirs float64 `json:"theirs"`
+}
+
+type spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+func main() {
+	log.SetFlags(0)
+	serve := flag.String("serve", "", "serve as `ours` or `coredns`, from the folder given as argument (used by the command itself)")
+	asJSON := flag.Bool("json", false, "print one JSON object a line")
+	run := flag.String("run", "", "only scenarios that match this regular `expression`")
+	rounds := flag.Int("rounds", 5, "rounds of each server in turn")
+	length := flag.Duration("time", 2*time.Second, "length of one run")
+	names := flag.Int("names", 10_000, "names in the zone")
+	flag.Parse()
+	if *serve != "" {
+		log.Fatal(serveChild(*serve, flag.Arg(0)))
+	}
+	selected, err := regexp.Compile(*run)
+	if err != nil || *rounds < 1 || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	b := &bench{rounds: *rounds, length: *length, names: *names}
+	for _, s := range scenarios {
+		if !selected.MatchString(s.name) {
+			continue
+		}
+		results, err := s.run(ctx, b, s)
+		if err != nil {
+			log.Fatalf("%s: %v", s.name, err)
+		}
+		for _, r := range results {
+			show(r, *asJSON)
+		}
+	}
+}
+
+// A bench is how to measure.
+type bench struct {
+	rounds int
+	length time.Duration
+	names  int
+}
+
+// A scenario is something to measure.
+type scenario struct {
+	name  string
+	flags []string // of dnsperf
+	cache bool     // the answers are an upstream's, and cached
+	run   func(ctx context.Context, b *bench, s scenario) ([]result, error)
+}
+
+var scenarios = []scenario{
+	{name: "dns-udp", flags: []string{"-m", "udp"}, run: loaded},
+	{name: "dns-tcp", flags: []string{"-m", "tcp"}, run: loaded},
+	{name: "dns-cached", flags: []string{"-m", "udp"}, cache: true, run: loaded},
+	{name: "dns-inline", run: inline},
+}
+
+func show(r result, asJSON bool) {
+	if asJSON {
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	if r.Skipped != "" {
+		fmt.Printf("%-11s %-34s %s\n", r.Scenario, r.Peer, r.Skipped)
+		return
+	}
+	fmt.Printf("%-11s %-34s %9.0f to %9.0f %-9s ×%.2f [%.2f to %.2f]", r.Scenario, r.Peer,
+		r.Ours, r.Theirs, r.Unit, r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
+	if r.P99 != nil {
+		fmt.Printf("   p50 %.0f to %.0f µs, p99 %.0f to %.0f µs", r.P50.Ours, r.P50.Theirs, r.P99.Ours, r.P99.Theirs)
+	}
+	fmt.Println()
+}
+
+// loaded puts every server under load in turn.
+func loaded(ctx context.Context, b *bench, s scenario) ([]result, error) {
+	if _, err := exec.LookPath("dnsperf"); err != nil {
+		return []result{{Scenario: s.name, Skipped: "dnsperf is not installed"}}, nil
+	}
+	dir, err := os.MkdirTemp("", "dns-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := writeFiles(dir, b.names); err != nil {
+		return nil, err
+	}
+	upstream := ""
+	if s.cache {
+		up, err := start(ctx, ours, dir, "")
+		if err != nil {
+			return nil, err
+		}
+		defer up.stop()
+		upstream = up.addr.String()
+	}
+	rates := make([][]float64, len(servers))
+	latencies := make([][2][]float64, len(servers))
+	missing := make([]string, len(servers))
+	for range b.rounds {
+		for i, server := range servers {
+			if missing[i] != "" {
+				continue
+			}
+			rate, latency, err := measure(ctx, b, s, server, dir, upstream)
+			if errors.Is(err, errMissing) {
+				missing[i] = err.Error()
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", server.name, err)
+			}
+			rates[i] = append(rates[i], rate)
+			for j := range latency {
+				latencies[i][j] = append(latencies[i][j], latency[j])
+			}
+		}
+	}
+	var results []result
+	for i, server := range servers[1:] {
+		r := result{Scenario: s.name, Peer: server.name, Unit: "queries/s", Skipped: missing[i+1]}
+		if r.Skipped == "" {
+			r.compare(rates[0], rates[i+1], func(ours, theirs float64) float64 { return ours / theirs })
+			r.P50 = &duration{median(latencies[0][0]), median(latencies[i+1][0])}
+			r.P99 = &duration{median(latencies[0][1]), median(latencies[i+1][1])}
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+// compare fills in a result from rounds of both.
+func (r *result) compare(ours, theirs []float64, better func(ours, theirs float64) float64) {
+	ratios := make([]float64, len(ours))
+	for i := range ours {
+		ratios[i] = better(ours[i], theirs[i])
+	}
+	r.Ours, r.Theirs = median(ours), median(theirs)
+	r.Ratio = spread{median(ratios), slices.Min(ratios), slices.Max(ratios)}
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
