@@ -82,7 +82,7 @@ func (h *host) serveNames(origin, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := zone.SetAddresses(name, h.addr); err != nil {
+	if err := zone.SetAddresses(name+".", h.addr); err != nil {
 		return err
 	}
 	server, err := dnsd.New(dnsd.Config{Zones: []*dnsd.Zone{zone}})

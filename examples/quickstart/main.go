@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	zone = "overlay.internal"
-	name = "web." + zone
+	origin = "overlay.internal" // of the names
+	web    = "web." + origin
 
 	size  = 256 << 20        // bytes of generated data
 	pings = 1000             // round trips measured
@@ -81,23 +81,23 @@ func run(ctx context.Context, src source, p *printer) error {
 		return err
 	}
 	defer b.Close()
-	if err := errors.Join(b.serveNames(zone, "web"), b.serveData(src), a.meet(ctx, b)); err != nil {
+	if err := errors.Join(b.serveNames(origin, web), b.serveData(src), a.meet(ctx, b)); err != nil {
 		return err
 	}
 	p.hosts(a, b)
 
-	r := result{Name: name}
+	r := result{Name: web}
 	if r.HandshakeMS, err = handshake(ctx, a, b); err != nil {
 		return err
 	}
 	if r.RTT, err = roundTrips(ctx, a, b); err != nil {
 		return err
 	}
-	if r.Addr, err = lookup(ctx, a, name); err != nil {
+	if r.Addr, err = lookup(ctx, a, web); err != nil {
 		return err
 	}
-	p.found(name, r.Addr, src)
-	r.download, err = fetch(ctx, a.stack.DialContext, "http://"+name+"/", wait, p.progress)
+	p.found(web, r.Addr, src)
+	r.download, err = fetch(ctx, a.stack.DialContext, "http://"+web+"/", wait, p.progress)
 	p.wipe()
 	if err != nil {
 		return err

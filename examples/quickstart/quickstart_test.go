@@ -140,8 +140,8 @@ func TestFetchTellsThatNobodyListens(t *testing.T) {
 
 func TestLookupTellsWhichNameIsMissing(t *testing.T) {
 	a, _ := pair(t)
-	_, err := lookup(t.Context(), a, "wep."+zone)
-	require.ErrorContains(t, err, "wep."+zone)
+	_, err := lookup(t.Context(), a, "wep."+origin)
+	require.ErrorContains(t, err, "wep."+origin)
 	require.ErrorContains(t, err, "no such host")
 }
 
@@ -165,7 +165,7 @@ func pair(t *testing.T) (a, b *host) {
 	b, err = newHost(addrs, pool, "b")
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
-	require.NoError(t, b.serveNames(zone, "web"))
+	require.NoError(t, b.serveNames(origin, web))
 	require.NoError(t, a.meet(t.Context(), b))
 	return a, b
 }
