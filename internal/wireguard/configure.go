@@ -139,8 +139,10 @@ func (p *peer) configure(cfg *Peer) {
 	}
 	before := p.keepalive.Swap(int64(cfg.Keepalive))
 	if cfg.Keepalive > 0 && before == 0 && p.endpoint.Load() != nil {
-		p.activity.traversed.Store(now)
-		p.sendKeepalive(now) // opens the way through a NAT, as wireguard-go
+		// The first is due at once and opens the way through a NAT, as wireguard-go's.
+		// It is for the timer to send, for the engine's mu is held.
+		p.activity.traversed.Store(now - int64(cfg.Keepalive))
+		p.wake(now)
 	}
 	if cfg.Keepalive > 0 {
 		p.wake(now + int64(cfg.Keepalive))
