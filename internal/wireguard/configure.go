@@ -68,7 +68,9 @@ func (e *Engine) SetPeer(cfg Peer) error {
 		}
 	}
 	for _, prefix := range allowed {
-		routes = routes.InsertPersist(prefix, p)
+		if owner, _ := routes.Get(prefix); owner != p {
+			routes = routes.InsertPersist(prefix, p)
+		}
 	}
 	p.allowed = allowed
 	e.routes.Store(routes)
