@@ -36,10 +36,10 @@ func (e *Engine) SetPeers(peers []Peer) error {
 	}
 	old := e.peers
 	e.peers = keep
-	e.routes.Store(routes)
 	for i := range peers {
 		keep[peers[i].PublicKey].configure(&peers[i])
 	}
+	e.routes.Store(routes) // when they have what a packet needs
 	for key, p := range old {
 		if keep[key] == nil {
 			p.end()
@@ -73,8 +73,8 @@ func (e *Engine) SetPeer(cfg Peer) error {
 		}
 	}
 	p.allowed = allowed
-	e.routes.Store(routes)
 	p.configure(&cfg)
+	e.routes.Store(routes)
 	return nil
 }
 

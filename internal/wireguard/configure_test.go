@@ -92,3 +92,34 @@ func TestConfigurationDoesNotWaitForTheWire(t *testing.T) {
 		require.Equal(t, 2, sent)
 	})
 }
+
+func TestAPeerHasItsEndpointBeforeItsPackets(t *testing.T) {
+	e, _, _ := handEngine(t, nil)
+	overlay := netip.MustParseAddr("10.0.0.9")
+	cfg := Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:9"), AllowedIPs: []netip.Prefix{netip.PrefixFrom(overlay, 32)}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 3000 {
+			cfg.PublicKey = [32]byte{1, byte(i % 2)}
+			if i%4 < 2 {
+				_ = e.SetPeers([]Peer{cfg})
+			} else {
+				_ = e.SetPeer(cfg)
+			}
+		}
+		_ = e.SetPeers(nil)
+	}()
+	out := newOutbound(e, 0)
+	for sending := true; sending; {
+		select {
+		case <-done:
+			sending = false
+		default:
+			out.batch.Reset()
+			out.batch.Append(datagramTo(overlay, overlay, 1), 0)
+			out.process()
+		}
+	}
+	require.Zero(t, e.Stats().Drops[packet.NoEndpoint])
+}
