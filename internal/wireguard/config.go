@@ -21,7 +21,8 @@ type Config struct {
 
 	// Unreachable is called, off the data path, each time a peer did not answer
 	// handshakes for some seconds, so that its endpoint's name can be resolved
-	// again. It may call the engine.
+	// again. It may call the engine, except for Close, which waits for it. It may
+	// be called for several peers at once.
 	Unreachable func(peer [32]byte)
 }
 
