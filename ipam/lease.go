@@ -50,7 +50,7 @@ func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
 
 // known is the lowest lease o has in a pool, and what it released there last.
 func (tx *Tx) known(o Owner, p *pool) (held, kept *record) {
-	for r := tx.a.owned.get(o); r != nil; r = r.nextOwned {
+	for r := tx.a.owned.of(o.Kind)[o.ID]; r != nil; r = r.nextOwned {
 		switch {
 		case r.pool != p:
 		case r.isLease():
@@ -129,7 +129,7 @@ func (tx *Tx) take(a netip.Addr, p *pool, old *record, o Owner) (*record, error)
 		return nil, fmt.Errorf("%w: the authority holds its limit of %d leases", ErrExhausted, tx.a.config.MaxLeases)
 	}
 	r := &record{addr: a, pool: p, owner: o.clone(), since: tx.now.UnixNano()}
-	tx.swap(old, r)
+	tx.replace(old, r)
 	return r, nil
 }
 
@@ -139,7 +139,7 @@ func (tx *Tx) refresh(r *record, o Owner) *record {
 		return r
 	}
 	fresh := &record{addr: r.addr, pool: r.pool, owner: o.clone(), since: r.since}
-	tx.swap(r, fresh)
+	tx.replace(r, fresh)
 	return fresh
 }
 
@@ -165,10 +165,7 @@ func (tx *Tx) Release(leases ...Lease) error {
 
 func (tx *Tx) release(r *record) {
 	tx.a.released++
-	tx.swap(r, &record{
-		addr: r.addr, pool: r.pool, owner: r.owner, since: r.since,
-		released: tx.now.UnixNano(), at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0,
-	})
+	tx.change(r, state{released: tx.now.UnixNano(), at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0})
 	tx.forget(r.pool)
 }
 
@@ -189,7 +186,7 @@ func (tx *Tx) expire(p *pool) {
 // forget drops a pool's oldest memories while there are more than the bound.
 func (tx *Tx) forget(p *pool) {
 	for tx.a.remembered > maxRemembered && p.rested.front != nil {
-		tx.swap(p.rested.front, nil)
+		tx.replace(p.rested.front, nil)
 	}
 }
 

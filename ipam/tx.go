@@ -17,7 +17,7 @@ type Tx struct {
 
 // A change is one step of a transaction, and all that is needed to undo it.
 type change struct {
-	old, new           *record
+	old, new           version
 	oldClaim, newClaim *claim
 }
 
@@ -110,13 +110,19 @@ func (c change) prefix() (netip.Prefix, bool) {
 
 // addr is the address whose record changes.
 func (c change) addr() netip.Addr {
-	if c.old != nil {
-		return c.old.addr
+	if c.old.record != nil {
+		return c.old.record.addr
 	}
-	return c.new.addr
+	return c.new.record.addr
 }
 
-func (tx *Tx) swap(old, new *record) {
+// replace puts a new record in the place of an old one; either may be nil.
+func (tx *Tx) replace(old, new *record) { tx.swap(old.version(), new.version()) }
+
+// change gives a record a new state.
+func (tx *Tx) change(r *record, s state) { tx.swap(r.version(), version{r, s}) }
+
+func (tx *Tx) swap(old, new version) {
 	tx.a.swap(old, new)
 	tx.changes = append(tx.changes, change{old: old, new: new})
 }
