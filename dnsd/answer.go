@@ -94,7 +94,7 @@ func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
 	a := reply{ra: flagRA, rcode: e.rcode}
 	out := buf[:q.end]
 	if w.fits(len(e.body), limit) {
-		out = e.appendBody(out, w.now)
+		out = e.appendBody(out, w.now, false)
 		a.answers, a.authorities = e.counts[0], e.counts[1]
 	} else if from.transport == overTCP {
 		return 0, general

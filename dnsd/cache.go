@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,8 @@ func newEntry(q question, m *dns.Msg, now int64) (*entry, error) {
 	for _, rr := range m.Answer {
 		ttl = min(ttl, plainTTL(rr))
 	}
-	if len(m.Answer) == 0 || m.Rcode == dns.RcodeNameError {
+	answered := slices.ContainsFunc(m.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == q.recordType })
+	if !answered {
 		ttl = min(ttl, negativeTTL(m))
 	}
 	if !conclusive(m.Rcode) {
@@ -138,11 +140,10 @@ func (e *entry) due(now int64) bool {
 }
 
 // appendBody appends the records with the TTLs they have now.
-func (e *entry) appendBody(b []byte, now int64) []byte {
+func (e *entry) appendBody(b []byte, now int64, stale bool) []byte {
 	at := len(b)
 	b = append(b, e.body...)
 	age := uint32(max(now-e.stored, 0) / int64(time.Second))
-	stale := !e.fresh(now)
 	for _, i := range e.ttls {
 		field := b[at+int(i):]
 		ttl := binary.BigEndian.Uint32(field)

@@ -101,6 +101,28 @@ func TestAnswersAreKeptForTheirTime(t *testing.T) {
 	})
 }
 
+func TestAnswersWithoutTimeAreNotKept(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Server, up *pipeUpstream) {
+		for i, records := range [][]string{
+			{"example.com. 0 IN A 192.0.2.1"},
+			{"example.com. 60 IN CNAME web.example.com."}, // RFC 2308 section 5: no SOA, no time
+			{"example.com. 4294967295 IN A 192.0.2.1"},    // RFC 2181 section 8
+		} {
+			up.set(answers(0, records...))
+			for range 2 {
+				resp := look(t, s, "example.com.")
+				require.Len(t, resp.Answer, 1)
+				require.Empty(t, resp.IsEdns0().Option)
+				if i != 1 {
+					require.Zero(t, resp.Answer[0].Header().Ttl)
+				}
+			}
+			require.EqualValues(t, 2*(i+1), up.asked.Load())
+		}
+		require.Zero(t, s.Stats().CacheEntries)
+	})
+}
+
 func TestAnswersInUseAreRenewedBeforeTheyExpire(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Server, up *pipeUpstream) {
 		up.set(answers(0, "example.com. 100 IN A 192.0.2.1"))

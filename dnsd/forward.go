@@ -144,7 +144,7 @@ func (f *forwarder) resolvers(upstreams []Upstream) ([]*resolver, error) {
 func (f *forwarder) resolver(u Upstream) *resolver {
 	return &resolver{
 		Upstream: u, dial: f.dial,
-		stream: stream{dial: f.dial, addr: u.Addr.String(), tls: u.TLS, wg: &f.server.wg},
+		stream: stream{dial: f.dial, addr: u.Addr.String(), tls: u.TLS, server: &f.server.lifetime},
 	}
 }
 
@@ -174,18 +174,12 @@ func (f *forwarder) all() []*resolver {
 	return list
 }
 
-// close ends the connections to upstreams.
-func (f *forwarder) close() {
-	for _, r := range f.all() {
-		r.stream.close()
-	}
-}
-
-// resolve finds the answer to a question, in the cache or from an upstream. name
-// is as the client wrote it. The error is nil, errLoop, errBusy or ctx's.
-func (f *forwarder) resolve(ctx context.Context, q question, name []byte) (e *entry, err error) {
+// resolve finds the answer to a question, in the cache or from an upstream; it is
+// stale when it has expired and nobody has a new one. name is as the client wrote
+// it. The error is nil, errLoop, errBusy or ctx's.
+func (f *forwarder) resolve(ctx context.Context, q question, name []byte) (e *entry, stale bool, err error) {
 	if e := f.special(q); e != nil {
-		return e, nil
+		return e, false, nil
 	}
 	c := &f.server.counters
 	now := f.server.clock()
@@ -194,19 +188,19 @@ func (f *forwarder) resolve(ctx context.Context, q question, name []byte) (e *en
 		if kept.fresh(now) {
 			c.add(cacheHits, 1)
 			f.hit(kept, now)
-			return kept, nil
+			return kept, false, nil
 		}
 		if now >= kept.keep {
 			kept = nil
 		} else if now < kept.retry.Load() {
 			c.add(cacheStale, 1)
-			return kept, nil
+			return kept, true, nil
 		}
 	}
 	c.add(cacheMisses, 1)
 	fl, err := f.join(q, name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var late <-chan time.Time
 	if kept != nil {
@@ -217,14 +211,14 @@ func (f *forwarder) resolve(ctx context.Context, q question, name []byte) (e *en
 	select {
 	case <-fl.done:
 		if kept == nil || conclusive(int(fl.entry.rcode)) {
-			return fl.entry, nil
+			return fl.entry, false, nil
 		}
 	case <-late:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 	c.add(cacheStale, 1)
-	return kept, nil
+	return kept, true, nil
 }
 
 // hit is what else happens when an entry is served.

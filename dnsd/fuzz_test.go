@@ -174,7 +174,7 @@ func FuzzUpstream(f *testing.F) {
 			return
 		}
 		require.LessOrEqual(t, e.expires, int64(maxTTL)*1e9)
-		answer, authority, err := e.records("WWW.example.com.", 1)
+		answer, authority, err := e.records("WWW.example.com.", 1, false)
 		require.NoError(t, err)
 		require.Len(t, answer, int(e.counts[0]))
 		require.Len(t, authority, int(e.counts[1]))
