@@ -47,8 +47,8 @@ type PeerStatus struct {
 
 // Stats counts everything since the engine started.
 type Stats struct {
-	RxPackets uint64 // delivered to the device, each segment counted
-	TxPackets uint64 // read from the device
+	RxPackets uint64 // from peers, before the stages; each segment counted
+	TxPackets uint64 // to peers, after the stages
 	RxBytes   uint64 // of those packets
 	TxBytes   uint64
 	Bounces   uint64                    // answered by a stage
