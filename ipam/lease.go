@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// Allocate gives o an address of a pool or subnet: the one it holds there
-// already (of several the lowest), else the one it held there last, else the
-// lowest that is free. When
-// none is free the address that has rested longest is taken before its time; when
-// there is none of those either the error is [ErrExhausted].
+// Allocate gives o an address of a pool or subnet: the one it holds there already
+// (of several the lowest), else the one it held there last, else the lowest that
+// is free. When none is free the address that has rested longest is taken before
+// its time; when there is none of those either the error is [ErrExhausted].
 func (tx *Tx) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
 	r, err := tx.allocate(pool, o)
 	if err != nil {
