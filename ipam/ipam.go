@@ -70,11 +70,13 @@ type Authority struct {
 	records    addrIndex
 	owned      ownerIndex
 	leases     int
-	remembered int    // rested records, of all pools
-	released   uint64 // how many records were released
-	tx         Tx     // the one under way
-	forming    *group // nil, or not yet being written
-	writing    *group // nil, or being written
+	remembered int           // rested records, of all pools
+	released   uint64        // how many records were released
+	tx         Tx            // the one under way
+	wall       int64         // the system's time in Unix nanoseconds, looked at once a second,
+	lookedAt   time.Duration // at this time of the authority's clock
+	forming    *group        // nil, or not yet being written
+	writing    *group        // nil, or being written
 }
 
 // NewMemory makes an authority that lives as long as the process.
@@ -91,9 +93,11 @@ func NewMemory(c Config) (*Authority, error) {
 }
 
 func newAuthority(c Config) *Authority {
+	now := time.Now()
 	return &Authority{
 		config:  c,
-		epoch:   time.Now(),
+		epoch:   now,
+		wall:    now.UnixNano(),
 		writer:  make(chan struct{}, 1),
 		pools:   make(map[netip.Prefix]*pool),
 		records: newAddrIndex(),

@@ -6,17 +6,20 @@ import (
 	"time"
 )
 
-// Allocate gives o an address of a pool or subnet: the one it holds there
-// already (of several the lowest), else the one it held there last, else the
-// lowest that is free. When
-// none is free the address that has rested longest is taken before its time; when
-// there is none of those either the error is [ErrExhausted].
+// Allocate gives o an address of a pool or subnet: the one it holds there already
+// (of several the lowest), else the one it held there last, else the lowest that
+// is free. When none is free the address that has rested longest is taken before
+// its time; when there is none of those either the error is [ErrExhausted].
 func (tx *Tx) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
 	r, err := tx.allocate(pool, o)
 	if err != nil {
-		return Lease{}, &Error{Op: "allocate from", Prefix: pool, Owner: o, Err: err}
+		return Lease{}, allocateError(pool, o, err)
 	}
 	return r.lease(), nil
+}
+
+func allocateError(pool netip.Prefix, o Owner, err error) error {
+	return &Error{Op: "allocate from", Prefix: pool, Owner: o, Err: err}
 }
 
 func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
@@ -128,7 +131,7 @@ func (tx *Tx) take(a netip.Addr, p *pool, old *record, o Owner) (*record, error)
 	if tx.a.leases >= tx.a.config.MaxLeases {
 		return nil, fmt.Errorf("%w: the authority holds its limit of %d leases", ErrExhausted, tx.a.config.MaxLeases)
 	}
-	r := &record{addr: a, pool: p, owner: o.clone(), since: tx.now.UnixNano()}
+	r := &record{addr: a, pool: p, owner: o.clone(), since: tx.now}
 	tx.replace(old, r)
 	return r, nil
 }
@@ -165,7 +168,7 @@ func (tx *Tx) Release(leases ...Lease) error {
 
 func (tx *Tx) release(r *record) {
 	tx.a.released++
-	tx.change(r, state{released: tx.now.UnixNano(), at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0})
+	tx.change(r, state{released: tx.now, at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0})
 	tx.forget(r.pool)
 }
 
@@ -196,11 +199,14 @@ func (a *Authority) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	l, err := tx.Allocate(pool, o)
+	r, err := tx.allocate(pool, o)
+	if err != nil {
+		err = allocateError(pool, o, err)
+	}
 	if err := a.end(tx, err); err != nil {
 		return Lease{}, err
 	}
-	return l, nil
+	return r.lease(), nil
 }
 
 // AllocateAddr gives o one certain address; see [Tx.AllocateAddr].

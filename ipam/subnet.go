@@ -110,7 +110,7 @@ func (tx *Tx) assign(r SubnetRequest) (c *claim, holder Owner, err error) {
 	}
 	c = &claim{
 		prefix: prefix, class: classSubnet, owner: r.Owner.clone(), node: r.Node,
-		since: tx.now.UnixNano(), parent: p, pool: newPool(prefix),
+		since: tx.now, parent: p, pool: newPool(prefix),
 	}
 	tx.addClaim(c)
 	return c, holder, nil

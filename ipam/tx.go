@@ -10,7 +10,7 @@ import (
 // good within the function given to [Authority.Update].
 type Tx struct {
 	a       *Authority
-	now     time.Time
+	now     int64         // Unix nanoseconds
 	clock   time.Duration // since the authority's epoch
 	changes []change
 }
@@ -53,10 +53,19 @@ func (a *Authority) begin() (*Tx, error) {
 	}
 	tx := &a.tx
 	tx.a = a
-	tx.now = time.Now()
-	tx.clock = tx.now.Sub(a.epoch)
+	tx.clock = a.clock()
+	if tx.clock-a.lookedAt >= time.Second {
+		now := time.Now()
+		a.wall, a.lookedAt = now.UnixNano(), now.Sub(a.epoch)
+		tx.clock = a.lookedAt
+	}
+	tx.now = a.wall + int64(tx.clock-a.lookedAt)
 	return tx, nil
 }
+
+// maxKeptChanges is how many changes the memory of one transaction may hold to be
+// kept for the next.
+const maxKeptChanges = 1024
 
 // clock is the time on the authority's own clock.
 func (a *Authority) clock() time.Duration { return time.Since(a.epoch) }
@@ -72,7 +81,9 @@ func (a *Authority) end(tx *Tx, err error) error {
 	case a.file != nil:
 		g, lead = a.enqueue(tx.changes)
 	}
-	clear(tx.changes)
+	if cap(tx.changes) > maxKeptChanges {
+		tx.changes = nil
+	}
 	tx.changes = tx.changes[:0]
 	a.mu.Unlock()
 	if g == nil {
