@@ -12,6 +12,9 @@ import (
 // from a server that does not resolve.
 var errUseless = errors.New("dnsd: the resolver neither answers nor denies")
 
+// errCircle is an answer whose aliases lead back to one of them.
+var errCircle = errors.New("dnsd: the resolver's aliases form a circle")
+
 // clean takes from a resolver's reply what answers the question and drops all
 // else: records that are not of the chain from the name asked for through its
 // aliases, and authority that does not cover the name, whoever sent them (RFC
@@ -33,7 +36,7 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 				continue
 			}
 			switch {
-			case dname(rr, name):
+			case redirects(rr, name, q.do):
 				out.Answer = append(out.Answer, rr)
 			case !strings.EqualFold(h.Name, name):
 			case h.Rrtype == q.recordType:
@@ -47,12 +50,13 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 				out.Answer = append(out.Answer, rr)
 			}
 		}
-		if next == "" {
+		if found || next == "" {
 			break
 		}
-		if !found {
-			name = next
+		if slices.ContainsFunc(out.Answer, func(rr dns.RR) bool { return isAlias(rr, next) }) {
+			return nil, errCircle
 		}
+		name = next
 	}
 	if found {
 		out.Rcode = dns.RcodeSuccess
@@ -82,11 +86,19 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 
 func isSOA(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA }
 
-// dname reports whether rr redirects names below its own, of which name is one
-// (RFC 6672); the alias for name that follows from it stands beside it.
-func dname(rr dns.RR, name string) bool {
+func isAlias(rr dns.RR, name string) bool {
 	h := rr.Header()
-	return h.Rrtype == dns.TypeDNAME && dns.IsSubDomain(h.Name, name) && !strings.EqualFold(h.Name, name)
+	return h.Rrtype == dns.TypeCNAME && strings.EqualFold(h.Name, name)
+}
+
+// redirects reports whether rr redirects names below its own, of which name is one
+// (RFC 6672), or signs what does; the alias for name that follows from it stands
+// beside it.
+func redirects(rr dns.RR, name string, signed bool) bool {
+	h := rr.Header()
+	sig, ok := rr.(*dns.RRSIG)
+	return (h.Rrtype == dns.TypeDNAME || ok && signed && sig.TypeCovered == dns.TypeDNAME) &&
+		dns.IsSubDomain(h.Name, name) && !strings.EqualFold(h.Name, name)
 }
 
 // covers reports whether rr signs records of a type, or an alias.
