@@ -64,6 +64,9 @@ func newEntry(q question, m *dns.Msg, now int64) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := new(dns.Msg).Unpack(packed); err != nil { // what a client would do
+		return nil, err
+	}
 	e := &entry{
 		question: q,
 		rcode:    uint8(m.Rcode),

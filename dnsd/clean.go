@@ -32,7 +32,7 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 		var next string
 		for _, rr := range reply.Answer {
 			h := rr.Header()
-			if h.Class != dns.ClassINET {
+			if !usable(h) {
 				continue
 			}
 			switch {
@@ -63,7 +63,7 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 	}
 	for _, rr := range reply.Ns {
 		h := rr.Header()
-		if h.Class != dns.ClassINET {
+		if !usable(h) {
 			continue
 		}
 		switch h.Rrtype {
@@ -83,6 +83,10 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 	}
 	return out, nil
 }
+
+// usable reports whether a record is of our class, and has data: one without, as
+// dynamic updates have them (RFC 2136 section 2.5.2), is no part of an answer.
+func usable(h *dns.RR_Header) bool { return h.Class == dns.ClassINET && h.Rdlength > 0 }
 
 func isSOA(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA }
 
