@@ -86,8 +86,8 @@ func (w *worker) authoritative(buf []byte, limit int, from *client, snap *snapsh
 // cached answers what an upstream said before and still holds.
 func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
 	q, f := &w.query, w.server.forward
-	hash := hashQuestion(q.hash, q.recordType, q.do, q.cd)
-	e := f.cache.get(hash, q.wire(), q.recordType, q.do, q.cd)
+	k := kind{q.recordType, q.do, q.cd}
+	e := f.cache.get(k.hash(q.hash), q.wire(), k)
 	if e == nil || !e.fresh(w.now) {
 		return 0, general
 	}

@@ -173,8 +173,8 @@ func (s *Server) forwarded(ctx context.Context, resp, req *dns.Msg, from client,
 	}
 	opt := req.IsEdns0()
 	e, stale, err := s.forward.resolve(ctx, question{
-		name: canonical(string(wire)), recordType: recordType,
-		do: opt != nil && opt.Do(), cd: req.CheckingDisabled,
+		name: canonical(string(wire)),
+		kind: kind{recordType, opt != nil && opt.Do(), req.CheckingDisabled},
 	}, wire)
 	if err != nil {
 		resp.Rcode = dns.RcodeServerFailure
