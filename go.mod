@@ -3,6 +3,7 @@ module github.com/overlayd/overlayd
 go 1.26.3
 
 require (
+	github.com/Microsoft/go-winio v0.6.2 // indirect
 	github.com/flynn/noise v1.1.0 // indirect
 	github.com/gaissmai/bart v0.30.0 // indirect
 	github.com/google/btree v1.1.2 // indirect
