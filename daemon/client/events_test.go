@@ -54,12 +54,15 @@ func TestEventsComeInOrder(t *testing.T) {
 
 func TestAnInterruptionOfEventsIsAGap(t *testing.T) {
 	var round atomic.Int64
-	s := start(t, subscribed(func(s *session, _ wire.SubscribeEvents) {
+	s := start(t, subscribed(func(s *session, r wire.SubscribeEvents) {
+		if len(r.Events) != 1 {
+			t.Errorf("asked for %q", r.Events)
+		}
 		s.send(wire.EventFrame{Event: part(int(round.Add(1)))})
 		s.Close()
 	}))
 	c := connected(t, s)
-	events, err := c.Events(deadline(t))
+	events, err := c.Events(deadline(t), "recovered")
 	require.NoError(t, err)
 	next, stop := iter.Pull2(events)
 	defer stop()
