@@ -3,7 +3,7 @@ module github.com/overlayd/overlayd
 go 1.26.3
 
 require (
-<<<<<<< HEAD
+	github.com/Microsoft/go-winio v0.6.2
 	github.com/flynn/noise v1.1.0
 	github.com/gaissmai/bart v0.30.0
 	github.com/miekg/dns v1.1.73
@@ -21,11 +21,6 @@ require (
 )
 
 require (
-=======
-	github.com/Microsoft/go-winio v0.6.2 // indirect
-	github.com/flynn/noise v1.1.0 // indirect
-	github.com/gaissmai/bart v0.30.0 // indirect
->>>>>>> wip/wire
 	github.com/google/btree v1.1.2 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
