@@ -3,6 +3,7 @@ module github.com/overlayd/overlayd
 go 1.26.3
 
 require (
+	github.com/Microsoft/go-winio v0.6.2
 	github.com/flynn/noise v1.1.0
 	github.com/gaissmai/bart v0.30.0
 	github.com/miekg/dns v1.1.73

@@ -13,10 +13,24 @@ import (
 	"golang.zx2c4.com/wireguard/tun/netstack"
 )
 
+const idlePeers = 1000
+
+// Keepalives as in idle nodes that keep NATs open, of 25 s. Only some seconds are
+// measured, and sessions that begin at once would have all of theirs due outside
+// of it. So one peer in so many has one that often, and within that time there
+// are as many keepalives as there are on average.
 const (
-	idlePeers     = 1000
-	idleKeepalive = 5 * time.Second
+	idleKeepalive = 25 * time.Second
+	idleTime      = 5 * time.Second
+	idleShare     = int(idleKeepalive / idleTime)
 )
+
+func keepaliveOf(peer int) time.Duration {
+	if peer%idleShare == 0 {
+		return idleTime
+	}
+	return idleKeepalive
+}
 
 // An idleNode is a node under measurement, and how its peers reach it.
 type idleNode struct {
@@ -25,14 +39,10 @@ type idleNode struct {
 	close  func() error
 }
 
-// idle measures a node whose peers have a session and nothing to say but a
-// keepalive, of which every peer is due one in the time that is measured.
-func idle(ctx context.Context, who side, m *meter, d time.Duration) ([]float64, error) {
-	return idleWith(ctx, who, m, idlePeers, idleKeepalive)
-}
-
-func idleWith(ctx context.Context, who side, m *meter, n int, keepalive time.Duration) ([]float64, error) {
-	callers, err := newCallers(n)
+// idle measures a node whose peers have a session and nothing to say but
+// keepalives. It takes the time it takes.
+func idle(ctx context.Context, who side, m *meter, _ time.Duration) ([]float64, error) {
+	callers, err := newCallers(idlePeers)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +51,7 @@ func idleWith(ctx context.Context, who side, m *meter, n int, keepalive time.Dur
 	if who == theirs {
 		open = newIdleWireGuardGo
 	}
-	node, err := open(callers.keys, keepalive)
+	node, err := open(callers.keys)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +69,7 @@ func idleWith(ctx context.Context, who side, m *meter, n int, keepalive time.Dur
 		select {
 		case <-ctx.Done():
 			return nil, 0, ctx.Err()
-		case <-time.After(keepalive):
+		case <-time.After(idleTime):
 		}
 		after, err := currentUsage()
 		busy := float64(after.cpu-before.cpu) / float64(time.Since(start))
@@ -72,7 +82,7 @@ func idleAddr(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 98, byte(i >> 8), byte(i)})
 }
 
-func newIdleOverlay(peers []overlay.PublicKey, keepalive time.Duration) (*idleNode, error) {
+func newIdleOverlay(peers []overlay.PublicKey) (*idleNode, error) {
 	s, err := newStack(nearAddr)
 	if err != nil {
 		return nil, err
@@ -83,7 +93,7 @@ func newIdleOverlay(peers []overlay.PublicKey, keepalive time.Duration) (*idleNo
 	}
 	set := make([]overlay.Peer, len(peers))
 	for i, key := range peers {
-		set[i] = overlay.Peer{PublicKey: key, AllowedIPs: []netip.Prefix{netip.PrefixFrom(idleAddr(i), 32)}, Keepalive: keepalive}
+		set[i] = overlay.Peer{PublicKey: key, AllowedIPs: []netip.Prefix{netip.PrefixFrom(idleAddr(i), 32)}, Keepalive: keepaliveOf(i)}
 	}
 	if err := node.SetPeers(context.Background(), set); err != nil {
 		return nil, errors.Join(err, node.Close())
@@ -91,7 +101,7 @@ func newIdleOverlay(peers []overlay.PublicKey, keepalive time.Duration) (*idleNo
 	return &idleNode{public: node.PublicKey(), port: node.ListenPort(), close: node.Close}, nil
 }
 
-func newIdleWireGuardGo(peers []overlay.PublicKey, keepalive time.Duration) (*idleNode, error) {
+func newIdleWireGuardGo(peers []overlay.PublicKey) (*idleNode, error) {
 	t, _, err := netstack.CreateNetTUN([]netip.Addr{nearAddr}, nil, mtu)
 	if err != nil {
 		return nil, err
@@ -102,7 +112,7 @@ func newIdleWireGuardGo(peers []overlay.PublicKey, keepalive time.Duration) (*id
 	}
 	var text strings.Builder
 	for i, key := range peers {
-		fmt.Fprintf(&text, "public_key=%x\nallowed_ip=%v/32\npersistent_keepalive_interval=%d\n", key[:], idleAddr(i), keepalive/time.Second)
+		fmt.Fprintf(&text, "public_key=%x\nallowed_ip=%v/32\npersistent_keepalive_interval=%d\n", key[:], idleAddr(i), keepaliveOf(i)/time.Second)
 	}
 	port, err := node.port()
 	if err = errors.Join(err, node.IpcSet(text.String())); err != nil {

@@ -88,7 +88,7 @@ var scenarios = []scenario{
 	},
 	{
 		name: "netstack-idle", peer: wireGuardGo,
-		what: "a node with 1,000 idle peers, each with a session and a keepalive every 5 s",
+		what: "a node with 1,000 idle peers, each with a session and on average a keepalive every 25 s",
 		metrics: []metric{
 			{"memory", "MB", report.Lower},
 			{"CPU", "% of a core", report.Lower},

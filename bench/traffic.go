@@ -8,13 +8,15 @@ import (
 	"github.com/overlayd/overlayd/bench/internal/load"
 )
 
+const warmUpName = "warm-up"
+
 // A traffic loads a tunnel for about a time d, and returns what it measured and
 // how many bytes arrived.
 type traffic func(ctx context.Context, dial load.Dial, d time.Duration) (values []float64, bytes int64, err error)
 
 // traffics are those that run in a process of their own too.
 var traffics = map[string]traffic{
-	"warm-up": func(ctx context.Context, dial load.Dial, d time.Duration) ([]float64, int64, error) {
+	warmUpName: func(ctx context.Context, dial load.Dial, d time.Duration) ([]float64, int64, error) {
 		return nil, 0, warmUp(ctx, dial, d)
 	},
 	"tcp1":  tcp1,

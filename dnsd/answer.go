@@ -86,15 +86,15 @@ func (w *worker) authoritative(buf []byte, limit int, from *client, snap *snapsh
 // cached answers what an upstream said before and still holds.
 func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
 	q, f := &w.query, w.server.forward
-	hash := hashQuestion(q.hash, q.recordType, q.do, q.cd)
-	e := f.cache.get(hash, q.wire(), q.recordType, q.do, q.cd)
+	k := kind{q.recordType, q.do, q.cd}
+	e := f.cache.get(k.hash(q.hash), q.wire(), k)
 	if e == nil || !e.fresh(w.now) {
 		return 0, general
 	}
 	a := reply{ra: flagRA, rcode: e.rcode}
 	out := buf[:q.end]
 	if w.fits(len(e.body), limit) {
-		out = e.appendBody(out, w.now)
+		out = e.appendBody(out, w.now, false)
 		a.answers, a.authorities = e.counts[0], e.counts[1]
 	} else if from.transport == overTCP {
 		return 0, general

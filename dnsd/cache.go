@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,8 @@ func newEntry(q question, m *dns.Msg, now int64) (*entry, error) {
 	for _, rr := range m.Answer {
 		ttl = min(ttl, plainTTL(rr))
 	}
-	if len(m.Answer) == 0 || m.Rcode == dns.RcodeNameError {
+	answered := slices.ContainsFunc(m.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == q.recordType })
+	if !answered {
 		ttl = min(ttl, negativeTTL(m))
 	}
 	if !conclusive(m.Rcode) {
@@ -60,6 +62,9 @@ func newEntry(q question, m *dns.Msg, now int64) (*entry, error) {
 	}
 	packed, err := m.Pack()
 	if err != nil {
+		return nil, err
+	}
+	if err := new(dns.Msg).Unpack(packed); err != nil { // what a client would do
 		return nil, err
 	}
 	e := &entry{
@@ -138,11 +143,10 @@ func (e *entry) due(now int64) bool {
 }
 
 // appendBody appends the records with the TTLs they have now.
-func (e *entry) appendBody(b []byte, now int64) []byte {
+func (e *entry) appendBody(b []byte, now int64, stale bool) []byte {
 	at := len(b)
 	b = append(b, e.body...)
 	age := uint32(max(now-e.stored, 0) / int64(time.Second))
-	stale := !e.fresh(now)
 	for _, i := range e.ttls {
 		field := b[at+int(i):]
 		ttl := binary.BigEndian.Uint32(field)
@@ -180,25 +184,27 @@ func newCache(size int) *cache {
 	return &cache{sets: make([]cacheSet, sets)}
 }
 
-// hashQuestion spreads the hash of a name over the rest of a question.
-func hashQuestion(name uint64, recordType uint16, do, cd bool) uint64 {
-	rest := uint64(recordType) << 2
-	if do {
+// hash is that of a question whose name has the hash name.
+func (k kind) hash(name uint64) uint64 {
+	rest := uint64(k.recordType) << 2
+	if k.do {
 		rest |= 1
 	}
-	if cd {
+	if k.cd {
 		rest |= 2
 	}
 	return (name ^ rest*0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
 }
+
+func (q question) hash() uint64 { return q.kind.hash(hashName([]byte(q.name))) }
 
 // place is the set a question's entry stands in, and its tag there.
 func (c *cache) place(hash uint64) (set int, tag uint32) {
 	return int(hash >> 32 & uint64(len(c.sets)-1)), uint32(hash)
 }
 
-// get returns the entry of a question, fresh or not, or nil.
-func (c *cache) get(hash uint64, name []byte, recordType uint16, do, cd bool) *entry {
+// get returns the entry of the question with this hash, fresh or not, or nil.
+func (c *cache) get(hash uint64, name []byte, k kind) *entry {
 	if c == nil {
 		return nil
 	}
@@ -209,7 +215,7 @@ func (c *cache) get(hash uint64, name []byte, recordType uint16, do, cd bool) *e
 			continue
 		}
 		e := set.entries[i].Load()
-		if e != nil && e.name == string(name) && e.recordType == recordType && e.do == do && e.cd == cd {
+		if e != nil && e.name == string(name) && e.kind == k {
 			return e
 		}
 	}
@@ -218,12 +224,12 @@ func (c *cache) get(hash uint64, name []byte, recordType uint16, do, cd bool) *e
 
 // put keeps an entry, in place of the one with its question, or of the one that
 // is missed least.
-func (c *cache) put(hash uint64, e *entry, now int64) {
+func (c *cache) put(e *entry, now int64) {
 	if c == nil || e.expires <= now || len(e.body) > maxCached {
 		return
 	}
 	e.used.Store(now)
-	at, tag := c.place(hash)
+	at, tag := c.place(e.question.hash())
 	set, lock := &c.sets[at], &c.mu[at%len(c.mu)]
 	lock.Lock()
 	defer lock.Unlock()

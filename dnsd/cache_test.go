@@ -101,6 +101,28 @@ func TestAnswersAreKeptForTheirTime(t *testing.T) {
 	})
 }
 
+func TestAnswersWithoutTimeAreNotKept(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Server, up *pipeUpstream) {
+		for i, records := range [][]string{
+			{"example.com. 0 IN A 192.0.2.1"},
+			{"example.com. 60 IN CNAME web.example.com."}, // RFC 2308 section 5: no SOA, no time
+			{"example.com. 4294967295 IN A 192.0.2.1"},    // RFC 2181 section 8
+		} {
+			up.set(answers(0, records...))
+			for range 2 {
+				resp := look(t, s, "example.com.")
+				require.Len(t, resp.Answer, 1)
+				require.Empty(t, resp.IsEdns0().Option)
+				if i != 1 {
+					require.Zero(t, resp.Answer[0].Header().Ttl)
+				}
+			}
+			require.EqualValues(t, 2*(i+1), up.asked.Load())
+		}
+		require.Zero(t, s.Stats().CacheEntries)
+	})
+}
+
 func TestAnswersInUseAreRenewedBeforeTheyExpire(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Server, up *pipeUpstream) {
 		up.set(answers(0, "example.com. 100 IN A 192.0.2.1"))
@@ -198,14 +220,14 @@ func TestASilentUpstreamIsProbedAtGrowingIntervals(t *testing.T) {
 func TestTheCacheIsBounded(t *testing.T) {
 	c := newCache(100)
 	require.Len(t, c.sets, 16)
+	a := kind{recordType: dns.TypeA}
 	put := func(i int, now int64) {
-		q := question{name: fmt.Sprint(i), recordType: dns.TypeA}
-		e := &entry{question: q, expires: now + 10, keep: now + 20}
-		c.put(hashQuestion(hashName([]byte(q.name)), q.recordType, false, false), e, now)
+		e := &entry{question: question{fmt.Sprint(i), a}, expires: now + 10, keep: now + 20}
+		c.put(e, now)
 	}
 	get := func(i int) *entry {
-		n := fmt.Sprint(i)
-		return c.get(hashQuestion(hashName([]byte(n)), dns.TypeA, false, false), []byte(n), dns.TypeA, false, false)
+		q := question{fmt.Sprint(i), a}
+		return c.get(q.hash(), []byte(q.name), a)
 	}
 	for i := range 10_000 {
 		put(i, int64(i))
@@ -232,11 +254,11 @@ func TestTheCacheIsBounded(t *testing.T) {
 	})
 	t.Run("and keeps no entry that is too long, or has no time", func(t *testing.T) {
 		c = newCache(1)
-		c.put(1, &entry{expires: 10, body: make([]byte, maxCached+1)}, 0)
-		c.put(1, &entry{expires: 10}, 10)
+		c.put(&entry{expires: 10, body: make([]byte, maxCached+1)}, 0)
+		c.put(&entry{expires: 10}, 10)
 		require.Zero(t, c.len())
 	})
 	require.Nil(t, newCache(-1))
-	require.Nil(t, (*cache)(nil).get(0, nil, 0, false, false))
-	(*cache)(nil).put(0, &entry{expires: 1}, 0)
+	require.Nil(t, (*cache)(nil).get(0, nil, a))
+	(*cache)(nil).put(&entry{expires: 1}, 0)
 }

@@ -12,6 +12,9 @@ import (
 // from a server that does not resolve.
 var errUseless = errors.New("dnsd: the resolver neither answers nor denies")
 
+// errCircle is an answer whose aliases lead back to one of them.
+var errCircle = errors.New("dnsd: the resolver's aliases form a circle")
+
 // clean takes from a resolver's reply what answers the question and drops all
 // else: records that are not of the chain from the name asked for through its
 // aliases, and authority that does not cover the name, whoever sent them (RFC
@@ -29,11 +32,11 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 		var next string
 		for _, rr := range reply.Answer {
 			h := rr.Header()
-			if h.Class != dns.ClassINET {
+			if !usable(h) {
 				continue
 			}
 			switch {
-			case dname(rr, name):
+			case redirects(rr, name, q.do):
 				out.Answer = append(out.Answer, rr)
 			case !strings.EqualFold(h.Name, name):
 			case h.Rrtype == q.recordType:
@@ -47,19 +50,20 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 				out.Answer = append(out.Answer, rr)
 			}
 		}
-		if next == "" {
+		if found || next == "" {
 			break
 		}
-		if !found {
-			name = next
+		if slices.ContainsFunc(out.Answer, func(rr dns.RR) bool { return isAlias(rr, next) }) {
+			return nil, errCircle
 		}
+		name = next
 	}
 	if found {
 		out.Rcode = dns.RcodeSuccess
 	}
 	for _, rr := range reply.Ns {
 		h := rr.Header()
-		if h.Class != dns.ClassINET {
+		if !usable(h) {
 			continue
 		}
 		switch h.Rrtype {
@@ -80,13 +84,25 @@ func clean(q question, reply *dns.Msg) (*dns.Msg, error) {
 	return out, nil
 }
 
+// usable reports whether a record is of our class, and has data: one without, as
+// dynamic updates have them (RFC 2136 section 2.5.2), is no part of an answer.
+func usable(h *dns.RR_Header) bool { return h.Class == dns.ClassINET && h.Rdlength > 0 }
+
 func isSOA(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA }
 
-// dname reports whether rr redirects names below its own, of which name is one
-// (RFC 6672); the alias for name that follows from it stands beside it.
-func dname(rr dns.RR, name string) bool {
+func isAlias(rr dns.RR, name string) bool {
 	h := rr.Header()
-	return h.Rrtype == dns.TypeDNAME && dns.IsSubDomain(h.Name, name) && !strings.EqualFold(h.Name, name)
+	return h.Rrtype == dns.TypeCNAME && strings.EqualFold(h.Name, name)
+}
+
+// redirects reports whether rr redirects names below its own, of which name is one
+// (RFC 6672), or signs what does; the alias for name that follows from it stands
+// beside it.
+func redirects(rr dns.RR, name string, signed bool) bool {
+	h := rr.Header()
+	sig, ok := rr.(*dns.RRSIG)
+	return (h.Rrtype == dns.TypeDNAME || ok && signed && sig.TypeCovered == dns.TypeDNAME) &&
+		dns.IsSubDomain(h.Name, name) && !strings.EqualFold(h.Name, name)
 }
 
 // covers reports whether rr signs records of a type, or an alias.

@@ -15,9 +15,14 @@ import (
 
 // A question is what an upstream is asked.
 type question struct {
-	name       string // canonical
+	name string // canonical
+	kind
+}
+
+// A kind is what of a question is not its name: answers to other kinds differ.
+type kind struct {
 	recordType uint16
-	do, cd     bool
+	do, cd     bool // DNSSEC OK, checking disabled
 }
 
 // maxRejected is how many datagrams that are no answer to our query are read

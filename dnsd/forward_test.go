@@ -320,6 +320,16 @@ func TestHostileAnswersAreNotBelieved(t *testing.T) {
 		require.NotContains(t, resp.String(), "192.0.2.66")
 		require.NotContains(t, resp.String(), "SOA")
 	})
+	t.Run("RFC 1034 3.6.2: aliases in a circle are no answer", func(t *testing.T) {
+		circle := newUpstream(t, answers(0, "example.com. 60 IN CNAME a.example.com.", "a.example.com. 60 IN CNAME example.com."))
+		s := forwarding(t, &Forward{Upstreams: []Upstream{circle.upstream(), newUpstream(t, good).upstream()}})
+		require.Equal(t, []string{"example.com. 60 IN A 192.0.2.1"}, lines(askOnce(t, s, "example.com.").Answer))
+	})
+	t.Run("RFC 6672: a redirection and its alias are an answer", func(t *testing.T) {
+		up := newUpstream(t, answers(0, "example.com. 60 IN DNAME example.net.", "www.example.com. 60 IN CNAME www.example.net.", "www.example.net. 60 IN A 192.0.2.1"))
+		s := forwarding(t, &Forward{Upstreams: []Upstream{up.upstream()}})
+		require.Len(t, askOnce(t, s, "www.example.com.").Answer, 3)
+	})
 	t.Run("a referral is no answer", func(t *testing.T) {
 		lame := newUpstream(t, func(raw []byte, _ bool) [][]byte {
 			m := new(dns.Msg)

@@ -172,17 +172,16 @@ func (s *Server) forwarded(ctx context.Context, resp, req *dns.Msg, from client,
 		return
 	}
 	opt := req.IsEdns0()
-	e, err := s.forward.resolve(ctx, question{
-		name: canonical(string(wire)), recordType: recordType,
-		do: opt != nil && opt.Do(), cd: req.CheckingDisabled,
+	e, stale, err := s.forward.resolve(ctx, question{
+		name: canonical(string(wire)),
+		kind: kind{recordType, opt != nil && opt.Do(), req.CheckingDisabled},
 	}, wire)
 	if err != nil {
 		resp.Rcode = dns.RcodeServerFailure
 		explain(resp, dns.ExtendedErrorCodeOther)
 		return
 	}
-	now := s.clock()
-	answers, authorities, err := e.records(text, now)
+	answers, authorities, err := e.records(text, s.clock(), stale)
 	if err != nil {
 		resp.Rcode = dns.RcodeServerFailure
 		return
@@ -193,7 +192,7 @@ func (s *Server) forwarded(ctx context.Context, resp, req *dns.Msg, from client,
 	switch {
 	case e.rcode == dns.RcodeServerFailure:
 		explain(resp, dns.ExtendedErrorCodeNoReachableAuthority)
-	case !conclusive(int(e.rcode)), e.fresh(now):
+	case !stale:
 	case e.rcode == dns.RcodeNameError:
 		explain(resp, dns.ExtendedErrorCodeStaleNXDOMAINAnswer)
 	default:
@@ -226,14 +225,14 @@ func (s *set) records(text string) []dns.RR {
 }
 
 // records are the entry's as they are now, with a name as it was asked for.
-func (e *entry) records(text string, now int64) (answers, authorities []dns.RR, err error) {
+func (e *entry) records(text string, now int64, stale bool) (answers, authorities []dns.RR, err error) {
 	m := new(dns.Msg)
 	m.Question = []dns.Question{{Name: text, Qtype: e.recordType, Qclass: dns.ClassINET}}
 	packed, err := m.Pack()
 	if err != nil {
 		return nil, nil, err
 	}
-	packed = e.appendBody(packed, now)
+	packed = e.appendBody(packed, now, stale)
 	setHeader(packed, flagQR, 0, 1, e.counts[0], e.counts[1], 0)
 	if err := m.Unpack(packed); err != nil {
 		return nil, nil, err

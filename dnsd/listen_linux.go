@@ -30,7 +30,7 @@ func listenPackets(addr string) ([]net.PacketConn, error) {
 	}
 	config := net.ListenConfig{Control: reusePort}
 	for range min(runtime.GOMAXPROCS(0), maxSockets) - 1 {
-		conn, err := config.ListenPacket(context.Background(), "udp", addr)
+		conn, err := config.ListenPacket(context.Background(), "udp", first.LocalAddr().String())
 		if err != nil {
 			break // one socket serves as well
 		}

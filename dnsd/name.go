@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -111,3 +112,72 @@ var seed = maphash.MakeSeed()
 // hashName hashes a canonical name with a key of this process, so that nobody
 // can choose names that collide.
 func hashName(wire []byte) uint64 { return maphash.Bytes(seed, wire) }
+
+// A name is a canonical name taken apart.
+type name struct {
+	bytes   [maxName]byte
+	offsets [maxLabels]uint8 // of each label
+	length  int
+	labels  int // the root excluded
+	hash    uint64
+}
+
+func (n *name) wire() []byte      { return n.bytes[:n.length] }
+func (n *name) from(i int) []byte { return n.bytes[n.offsets[i]:n.length] }
+
+// within reports whether the name is apex or stands below it.
+func (n *name) within(apex string) bool {
+	at := n.length - len(apex)
+	if at < 0 || string(n.bytes[at:n.length]) != apex {
+		return false
+	}
+	for i := range n.labels {
+		if int(n.offsets[i]) == at {
+			return true
+		}
+	}
+	return false
+}
+
+// read takes the name b begins with, in lower case, and returns its length, or 0
+// when it is malformed or compressed, which a question's name never is.
+func (n *name) read(b []byte) int {
+	at, labels := 0, 0
+	for {
+		if at >= len(b) || at >= maxName {
+			return 0
+		}
+		size := int(b[at])
+		if size == 0 {
+			break
+		}
+		if size > 63 || labels == maxLabels {
+			return 0
+		}
+		n.offsets[labels] = uint8(at)
+		labels++
+		at += 1 + size
+	}
+	n.length, n.labels = at+1, labels
+	copyLower(n.bytes[:], b[:n.length])
+	n.hash = hashName(n.bytes[:n.length])
+	return n.length
+}
+
+// copyLower copies src into dst, which is at least as long, in lower case, eight
+// bytes at a time. Lengths of labels are below the letters.
+func copyLower(dst, src []byte) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(src); i += 8 {
+		w := binary.LittleEndian.Uint64(src[i:])
+		// Of the low seven bits of each byte: 0x80 where they are at least 'A', and
+		// where they are beyond 'Z'.
+		low := w &^ high
+		upper := (low + ones*(0x80-'A')) &^ (low + ones*(0x80-'Z'-1)) &^ w & high
+		binary.LittleEndian.PutUint64(dst[i:], w|upper>>2)
+	}
+	for ; i < len(src); i++ {
+		dst[i] = lower[src[i]]
+	}
+}

@@ -26,15 +26,16 @@ func (s *Server) readPackets(conn net.PacketConn) {
 	}
 	w := worker{server: s}
 	defer w.tally.flush(&s.counters)
-	buf := make([]byte, maxQuery)
+	buf, failures := make([]byte, maxQuery), 0
 	for {
 		n, peer, err := socket.read(buf)
 		if err != nil {
-			if s.readFailed(conn, err) {
+			if failures++; !s.retry(conn.LocalAddr(), err, failures) {
 				return
 			}
 			continue
 		}
+		failures = 0
 		from := client{addr: peer.addr()}
 		w.now = s.clock()
 		length, v := w.receive(buf, n, &from)
@@ -56,19 +57,20 @@ func (s *Server) readPackets(conn net.PacketConn) {
 	}
 }
 
-// readFailed reports whether an error ends the reading of a socket. Others pass:
-// a datagram we sent may come back as an error of the next read, as when nobody
-// listens where the query came from.
-func (s *Server) readFailed(conn net.PacketConn, err error) bool {
+// retry waits a while after an error of a socket or listener, longer the more
+// there were in a row, and is false when there is no more to come from it. Most
+// errors pass: one of a read may tell of a datagram sent before, which nobody
+// listened for, and one of an accept that descriptors are short.
+func (s *Server) retry(addr net.Addr, err error, failures int) bool {
 	if errors.Is(err, net.ErrClosed) {
-		return true
+		return false
 	}
-	s.logger.Debug("dns: read", "addr", conn.LocalAddr(), "err", err)
+	s.logger.Debug("dns: receive", "addr", addr, "err", err)
 	select {
 	case <-s.ctx.Done():
-		return true
-	case <-time.After(time.Millisecond):
 		return false
+	case <-time.After(min(time.Millisecond<<min(failures-1, 10), time.Second)):
+		return true
 	}
 }
 

@@ -114,17 +114,19 @@ func (b *packetBatch) run() {
 	s := b.server
 	w := worker{server: s}
 	defer w.tally.flush(&s.counters)
+	failures := 0
 	for {
 		err := b.raw.Read(b.recvmmsg)
 		if err == nil && b.errno != 0 {
 			err = b.errno
 		}
 		if err != nil {
-			if s.readFailed(b.conn, err) {
+			if failures++; !s.retry(b.conn.LocalAddr(), err, failures) {
 				return
 			}
 			continue
 		}
+		failures = 0
 		w.now = s.clock()
 		b.queued, b.sent = 0, 0
 		for i := range b.received {

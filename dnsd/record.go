@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +54,9 @@ type (
 
 // ErrRecord is what an error about a record that cannot be served unwraps to.
 var ErrRecord = errors.New("not a usable record")
+
+// String is the address.
+func (d Address) String() string { return netip.Addr(d).String() }
 
 func (d Address) recordType() uint16 {
 	if netip.Addr(d).Unmap().Is4() {
@@ -103,6 +107,21 @@ func appendName(b []byte, text, origin string) ([]byte, error) {
 		return nil, err
 	}
 	return append(b, wire...), nil
+}
+
+// indexData is the place of data among that of other records of its type, or -1.
+// Names in it are compared without regard to case.
+func indexData(rdatas []string, recordType uint16, rdata string) int {
+	name := len(rdata)
+	switch recordType {
+	case dns.TypeCNAME, dns.TypePTR:
+		name = 0
+	case dns.TypeSRV:
+		name = 6
+	}
+	return slices.IndexFunc(rdatas, func(other string) bool {
+		return len(other) == len(rdata) && other[:name] == rdata[:name] && canonical(other[name:]) == canonical(rdata[name:])
+	})
 }
 
 // unpackData is the inverse of pack. ok is false for a type that has no Data.

@@ -3,8 +3,47 @@ package dnsd
 import (
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strconv"
+
+	"github.com/miekg/dns"
 )
+
+// maxNamesOfAddress is how many PTR records one address gets: a query for it
+// must stay answerable when thousands of names share it.
+const maxNamesOfAddress = 32
+
+// nameAddress gives an address a PTR record.
+func (tx *Tx) nameAddress(rdata, name string, ttl uint32) error {
+	a, _ := netip.AddrFromSlice([]byte(rdata))
+	reverse := reverseName(a)
+	names := tx.rdatas(reverse, dns.TypePTR)
+	if !slices.Contains(names, name) {
+		if len(names) >= maxNamesOfAddress {
+			return nil
+		}
+		names = append(names, name)
+	}
+	if err := tx.replace(reverse, dns.TypePTR, ttl, names); err != nil {
+		return err
+	}
+	if tx.get(reverse).zone == noZone {
+		tx.own(reverse).zone = ownZone
+	}
+	return nil
+}
+
+// unname takes it away.
+func (tx *Tx) unname(rdata, name string) error {
+	a, _ := netip.AddrFromSlice([]byte(rdata))
+	reverse := reverseName(a)
+	names := tx.rdatas(reverse, dns.TypePTR)
+	i := slices.Index(names, name)
+	if i < 0 {
+		return nil
+	}
+	return tx.replace(reverse, dns.TypePTR, tx.ttl(reverse, dns.TypePTR), slices.Delete(names, i, i+1))
+}
 
 // reverseName is the canonical name under which an address's PTR record stands:
 // octets under in-addr.arpa (RFC 1035 section 3.5), nibbles under ip6.arpa

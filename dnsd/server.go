@@ -29,7 +29,7 @@ type Config struct {
 	RatePerSource int
 	// MaxInFlight is how many queries may wait for an upstream, or be worked on
 	// otherwise than at once; one source has at most a quarter. More are answered
-	// with SERVFAIL. Default 4,096.
+	// with SERVFAIL. Default 1,024.
 	MaxInFlight int
 	// MaxStreams is how many TCP connections there may be, of one source a quarter
 	// at most. At the limit the one idle for longest makes room. Default 1,024.
@@ -58,13 +58,18 @@ type Server struct {
 	epoch    time.Time // the server's clock starts here
 	self     self
 
-	ctx  context.Context // ends with the server
-	stop context.CancelFunc
-	wg   sync.WaitGroup // every goroutine
+	lifetime
 
 	mu      sync.Mutex // protects closed and sockets
 	closed  bool
 	sockets map[io.Closer]struct{}
+}
+
+// A lifetime is that of a server and of every goroutine it starts.
+type lifetime struct {
+	ctx  context.Context // ends with the server
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 }
 
 // New makes a server that runs, but listens nowhere yet. The error says which
@@ -95,7 +100,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.rate = newRateLimit(orDefault(cfg.RatePerSource, 20_000))
-	s.inFlight = newInFlight(orDefault(max(cfg.MaxInFlight, 0), 4096))
+	s.inFlight = newInFlight(orDefault(max(cfg.MaxInFlight, 0), 1024))
 	s.streams = newStreams(orDefault(max(cfg.MaxStreams, 0), 1024))
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if cfg.Forward != nil {
@@ -133,9 +138,6 @@ func (s *Server) Close() error {
 	}
 	s.mu.Unlock()
 	s.stop()
-	if s.forward != nil {
-		s.forward.close()
-	}
 	s.wg.Wait()
 	return nil
 }

@@ -156,7 +156,7 @@ func (st *Stage) one(w *worker, p *packet.Packet, lane, mtu int, outbound bool) 
 			return
 		}
 		w.tally.add(droppedFull, 1)
-		length, v = w.refuse(buf, n, dns.RcodeServerFailure), answered
+		length, v = w.refuse(buf, n, &from, dns.RcodeServerFailure), answered
 	}
 	if v == ignored {
 		p.Drop(packet.Filtered)

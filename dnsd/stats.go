@@ -47,7 +47,7 @@ type UpstreamStats struct {
 	Time     time.Duration // all successful queries took together
 }
 
-// Stats returns what was counted. It takes no lock a query needs.
+// Stats returns what was counted.
 func (s *Server) Stats() Stats {
 	c := &s.counters
 	st := Stats{
@@ -64,7 +64,7 @@ func (s *Server) Stats() Stats {
 	}
 	for i := range numRcodes {
 		if n := c[rcodes+counter(i)].Load(); n > 0 {
-			st.Responses[dns.RcodeToString[i]] = n
+			st.Responses[rcodeName(i)] = n
 		}
 	}
 	if s.forward != nil {
@@ -78,6 +78,14 @@ func (s *Server) Stats() Stats {
 		}
 	}
 	return st
+}
+
+// rcodeName is the name of a response code. 16 is two things; here nobody signs.
+func rcodeName(rcode int) string {
+	if rcode == dns.RcodeBadVers {
+		return "BADVERS"
+	}
+	return dns.RcodeToString[rcode]
 }
 
 // A counter is an index into the server's counters.

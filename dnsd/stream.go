@@ -16,10 +16,10 @@ import (
 // needed, carries many queries at once, whose answers come in any order (RFC 7766
 // section 6.2.1), and is closed when it has been idle for a while.
 type stream struct {
-	dial dialFunc
-	addr string
-	tls  *tls.Config
-	wg   *sync.WaitGroup // of the server
+	dial   dialFunc
+	addr   string
+	tls    *tls.Config
+	server *lifetime
 
 	mu      sync.Mutex // protects current, dialing and closed
 	current *streamConn
@@ -114,7 +114,8 @@ func (s *stream) get(ctx context.Context) (c *streamConn, fresh bool, err error)
 	}
 	c = &streamConn{conn: conn, waiting: make(map[uint16]*waiter)}
 	s.current = c
-	s.wg.Go(func() {
+	s.server.wg.Go(func() {
+		defer context.AfterFunc(s.server.ctx, func() { c.conn.Close() })()
 		c.read()
 		s.forget(c)
 	})
@@ -134,7 +135,7 @@ func (s *stream) connect(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// close ends the stream for good.
+// close ends the stream for good: nobody asks this resolver any more.
 func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

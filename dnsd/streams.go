@@ -3,7 +3,6 @@ package dnsd
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -30,20 +29,16 @@ const (
 
 // acceptStreams serves a listener's connections until it is closed.
 func (s *Server) acceptStreams(listener net.Listener) {
+	failures := 0
 	for {
 		conn, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors, say
-			s.logger.Warn("dns: accept", "addr", listener.Addr(), "err", err)
-			select {
-			case <-s.ctx.Done():
+		if err != nil {
+			if failures++; !s.retry(listener.Addr(), err, failures) {
 				return
-			case <-time.After(10 * time.Millisecond):
 			}
 			continue
 		}
+		failures = 0
 		c := &streamClient{
 			conn: conn, from: client{addr: addrPort(conn.RemoteAddr()), transport: overTCP},
 			slots: make(chan struct{}, maxPipelined),

@@ -13,10 +13,6 @@ import (
 // ErrFull is the error of a change that would take a zone past its MaxRecords.
 var ErrFull = errors.New("dnsd: the zone is full")
 
-// maxNamesOfAddress is how many PTR records one address gets: a query for it
-// must stay answerable when thousands of names share it.
-const maxNamesOfAddress = 32
-
 // A Tx is a transaction on a zone, valid while Update runs.
 type Tx struct {
 	zone    *Zone
@@ -96,7 +92,7 @@ func (tx *Tx) Add(r Record) error {
 	}
 	recordType := r.Data.recordType()
 	rdatas := tx.rdatas(name, recordType)
-	if !slices.Contains(rdatas, rdata) {
+	if indexData(rdatas, recordType, rdata) < 0 {
 		rdatas = append(rdatas, rdata)
 	}
 	return tx.put(name, recordType, ttl, rdatas)
@@ -117,7 +113,7 @@ func (tx *Tx) Set(records ...Record) error {
 		}
 		k := key{name, r.Data.recordType()}
 		rdatas := slices.Collect(wanted[k].data)
-		if !slices.Contains(rdatas, rdata) {
+		if indexData(rdatas, k.recordType, rdata) < 0 {
 			rdatas = append(rdatas, rdata)
 		}
 		if wanted[k], err = makeSet(k.recordType, ttl, rdatas); err != nil {
@@ -168,7 +164,7 @@ func (tx *Tx) Delete(r Record) error {
 	}
 	recordType := r.Data.recordType()
 	rdatas := tx.rdatas(name, recordType)
-	i := slices.Index(rdatas, rdata)
+	i := indexData(rdatas, recordType, rdata)
 	if i < 0 {
 		return nil
 	}
@@ -290,38 +286,6 @@ func (tx *Tx) put(name string, recordType uint16, ttl uint32, rdatas []string) e
 		}
 	}
 	return nil
-}
-
-// nameAddress gives an address a PTR record.
-func (tx *Tx) nameAddress(rdata, name string, ttl uint32) error {
-	a, _ := netip.AddrFromSlice([]byte(rdata))
-	reverse := reverseName(a)
-	names := tx.rdatas(reverse, dns.TypePTR)
-	if !slices.Contains(names, name) {
-		if len(names) >= maxNamesOfAddress {
-			return nil
-		}
-		names = append(names, name)
-	}
-	if err := tx.replace(reverse, dns.TypePTR, ttl, names); err != nil {
-		return err
-	}
-	if tx.get(reverse).zone == noZone {
-		tx.own(reverse).zone = ownZone
-	}
-	return nil
-}
-
-// unname takes it away.
-func (tx *Tx) unname(rdata, name string) error {
-	a, _ := netip.AddrFromSlice([]byte(rdata))
-	reverse := reverseName(a)
-	names := tx.rdatas(reverse, dns.TypePTR)
-	i := slices.Index(names, name)
-	if i < 0 {
-		return nil
-	}
-	return tx.replace(reverse, dns.TypePTR, tx.ttl(reverse, dns.TypePTR), slices.Delete(names, i, i+1))
 }
 
 // replace makes rdatas the records of a name and type.

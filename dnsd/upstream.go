@@ -71,6 +71,9 @@ func (u Upstream) normal() (Upstream, error) {
 	u.Addr = netip.AddrPortFrom(u.Addr.Addr().Unmap(), port)
 	if u.TLS != nil {
 		u.TLS = u.TLS.Clone()
+		if u.TLS.ClientSessionCache == nil { // the next connection is cheaper
+			u.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		}
 		if u.TLS.ServerName == "" {
 			u.TLS.ServerName = u.Addr.Addr().WithZone("").String()
 		}

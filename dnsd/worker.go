@@ -51,7 +51,7 @@ func (w *worker) receive(buf []byte, n int, from *client) (int, verdict) {
 	}
 	if !s.ask.hold(source) {
 		w.tally.add(refusedPolicy, 1)
-		return w.refuse(buf, n, dns.RcodeRefused), answered
+		return w.refuse(buf, n, from, dns.RcodeRefused), answered
 	}
 	from.recurse = s.forward != nil && s.recurse.hold(source)
 	length, v := w.answer(buf, n, from)
@@ -68,12 +68,12 @@ func (w *worker) admit(buf []byte, n int, from *client) int {
 		return 0
 	}
 	w.tally.add(droppedFull, 1)
-	return w.refuse(buf, n, dns.RcodeServerFailure)
+	return w.refuse(buf, n, from, dns.RcodeServerFailure)
 }
 
 // refuse turns a query into an answer that has a response code and nothing else.
 // It is never longer than the query.
-func (w *worker) refuse(buf []byte, n int, rcode byte) int {
+func (w *worker) refuse(buf []byte, n int, from *client, rcode byte) int {
 	w.tally.add(rcodes+counter(rcode), 1)
 	out, questions, additional := buf[:headerSize], uint16(0), uint16(0)
 	if w.query.parse(buf[:n]) {
@@ -83,6 +83,9 @@ func (w *worker) refuse(buf []byte, n int, rcode byte) int {
 		}
 	}
 	setHeader(out, flagQR, rcode, questions, 0, 0, additional)
+	if questions > 0 {
+		w.logInPlace(from, out)
+	}
 	return len(out)
 }
 

@@ -304,9 +304,22 @@ func TestChangesThatCannotBe(t *testing.T) {
 		})
 	}
 	require.Error(t, z.Add(Record{Name: "a", TTL: -1, Data: TXT{"x"}}))
-	require.Error(t, z.Add(Record{Name: "a", TTL: 1 << 62, Data: TXT{"x"}}))
+	require.Error(t, z.Add(Record{Name: "a", TTL: 1<<63 - 1, Data: TXT{"x"}}))
 	require.NoError(t, z.Set(Record{Name: "alias", Data: CNAME("other")}), "Set replaces the one there is")
 
+	t.Run("names in data are the same in either case", func(t *testing.T) {
+		require.NoError(t, z.Add(Record{Name: "_s", Data: SRV{Port: 1, Target: "web"}}))
+		require.NoError(t, z.Add(Record{Name: "_s", Data: SRV{Port: 1, Target: "WEB"}}))
+		require.NoError(t, z.Add(Record{Name: "_s", Data: SRV{Port: 2, Target: "web"}}))
+		records, err := z.Lookup("_s")
+		require.NoError(t, err)
+		require.Len(t, records, 2)
+		require.NoError(t, z.Delete(Record{Name: "_S", Data: SRV{Port: 1, Target: "Web.Overlay.Internal."}}))
+		require.NoError(t, z.Delete(Record{Name: "_s", Data: SRV{Port: 3, Target: "web"}}), "there is none")
+		records, err = z.Lookup("_s")
+		require.NoError(t, err)
+		require.Equal(t, []Record{{"_s.overlay.internal.", 30 * time.Second, SRV{Port: 2, Target: "web.overlay.internal."}}}, records)
+	})
 	t.Run("more than fits an answer", func(t *testing.T) {
 		err := z.Update(func(tx *Tx) error {
 			for i := range 300 {

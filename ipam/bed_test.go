@@ -93,7 +93,7 @@ func (b *bed) restart() {
 func contents(a *Authority) map[string]string {
 	all := make(map[string]string, a.records.n)
 	for r := range a.records.all() {
-		all[r.addr.String()] = string(appendRecord(nil, r))
+		all[r.addr.String()] = string(appendRecord(nil, r.version()))
 	}
 	for p, c := range a.claims.All() {
 		all[p.String()] = string(appendClaim(nil, c))
@@ -275,9 +275,9 @@ func soundSpans(p *pool, taken []span) error {
 }
 
 // all is the first record of each owner.
-func (x ownerIndex) all() iter.Seq2[ownerKey, *record] {
+func (x *ownerIndex) all() iter.Seq2[ownerKey, *record] {
 	return func(yield func(ownerKey, *record) bool) {
-		for kind, ids := range x {
+		for kind, ids := range x.kinds {
 			for id, r := range ids {
 				if !yield(ownerKey{kind, id}, r) {
 					return

@@ -12,7 +12,7 @@ import (
 // transactions wait, and readers see what was before.
 type group struct {
 	changes []change
-	records map[netip.Addr]*record // as they were; nil: none
+	records map[netip.Addr]version // as they were
 	claims  map[netip.Prefix]*claim
 	done    chan struct{}
 	failed  bool // undone, with the group before it
@@ -33,7 +33,7 @@ func (a *Authority) enqueue(changes []change) (g *group, lead bool) {
 	if g == nil {
 		lead = true
 		g = &group{
-			records: make(map[netip.Addr]*record),
+			records: make(map[netip.Addr]version),
 			claims:  make(map[netip.Prefix]*claim),
 			done:    make(chan struct{}),
 		}
@@ -148,7 +148,7 @@ func overlaid[K comparable, V any](first, second map[K]V) iter.Seq2[K, V] {
 }
 
 // record is what readers see of an address. It is called with mu held.
-func (a *Authority) record(addr netip.Addr) *record {
+func (a *Authority) record(addr netip.Addr) version {
 	writing, forming := a.before()
 	if r, ok := writing.records[addr]; ok {
 		return r
@@ -156,7 +156,7 @@ func (a *Authority) record(addr netip.Addr) *record {
 	if r, ok := forming.records[addr]; ok {
 		return r
 	}
-	return a.records.get(addr)
+	return a.records.get(addr).version()
 }
 
 // claim is what readers see of a prefix. It is called with mu held.

@@ -324,10 +324,10 @@ func (c change) pair() (key, old, new []byte) {
 		}
 		return prefixKey(p), old, new
 	}
-	if c.old != nil {
+	if c.old.record != nil {
 		old = appendRecord(nil, c.old)
 	}
-	if c.new != nil {
+	if c.new.record != nil {
 		new = appendRecord(nil, c.new)
 	}
 	return addrKey(c.addr()), old, new

@@ -175,7 +175,7 @@ func TestADamagedFileIsSetAside(t *testing.T) {
 	edited := func(fn func(tx *bolt.Tx) error) func(*testing.T, string) {
 		return func(t *testing.T, path string) { edit(t, path, fn) }
 	}
-	lease := appendRecord(nil, &record{since: 1, owner: container("x")})
+	lease := appendRecord(nil, (&record{since: 1, owner: container("x")}).version())
 	for name, test := range map[string]struct {
 		damage func(t *testing.T, path string)
 		says   string

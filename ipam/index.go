@@ -105,15 +105,33 @@ func (b *block) each(yield func(*record) bool) bool {
 
 // An ownerIndex finds an owner's records, by kind and ID: one of them, which links
 // to the others.
-type ownerIndex map[string]map[string]*record
+type ownerIndex struct {
+	kinds map[string]map[string]*record
 
-func (x ownerIndex) get(o Owner) *record { return x[o.Kind][o.ID] }
+	kind string // the one asked for last, and what is in kinds for it
+	ids  map[string]*record
+}
 
-func (x ownerIndex) add(r *record) {
-	ids := x[r.owner.Kind]
+func newOwnerIndex() ownerIndex {
+	return ownerIndex{kinds: make(map[string]map[string]*record)}
+}
+
+// of is the owners of a kind, by ID; nil if there are none.
+func (x *ownerIndex) of(kind string) map[string]*record {
+	if x.ids == nil || x.kind != kind {
+		x.kind, x.ids = kind, x.kinds[kind]
+	}
+	return x.ids
+}
+
+// get is one of an owner's records, or nil. Readers may call it, who share a lock.
+func (x *ownerIndex) get(o Owner) *record { return x.kinds[o.Kind][o.ID] }
+
+func (x *ownerIndex) add(r *record) {
+	ids := x.of(r.owner.Kind)
 	if ids == nil {
 		ids = make(map[string]*record)
-		x[r.owner.Kind] = ids
+		x.kinds[r.owner.Kind], x.ids = ids, ids
 	}
 	r.prevOwned, r.nextOwned = nil, ids[r.owner.ID]
 	if r.nextOwned != nil {
@@ -122,14 +140,15 @@ func (x ownerIndex) add(r *record) {
 	ids[r.owner.ID] = r
 }
 
-func (x ownerIndex) remove(r *record) {
-	switch ids := x[r.owner.Kind]; {
+func (x *ownerIndex) remove(r *record) {
+	switch ids := x.of(r.owner.Kind); {
 	case r.prevOwned != nil:
 		r.prevOwned.nextOwned = r.nextOwned
 	case r.nextOwned != nil:
 		ids[r.owner.ID] = r.nextOwned
 	case len(ids) == 1:
-		delete(x, r.owner.Kind)
+		delete(x.kinds, r.owner.Kind)
+		x.ids = nil
 	default:
 		delete(ids, r.owner.ID)
 	}
@@ -137,18 +156,4 @@ func (x ownerIndex) remove(r *record) {
 		r.nextOwned.prevOwned = r.prevOwned
 	}
 	r.prevOwned, r.nextOwned = nil, nil
-}
-
-// replace puts a record in the place of another of the same owner.
-func (x ownerIndex) replace(old, new *record) {
-	new.prevOwned, new.nextOwned = old.prevOwned, old.nextOwned
-	old.prevOwned, old.nextOwned = nil, nil
-	if new.nextOwned != nil {
-		new.nextOwned.prevOwned = new
-	}
-	if new.prevOwned != nil {
-		new.prevOwned.nextOwned = new
-	} else {
-		x[new.owner.Kind][new.owner.ID] = new
-	}
 }

@@ -70,11 +70,13 @@ type Authority struct {
 	records    addrIndex
 	owned      ownerIndex
 	leases     int
-	remembered int    // rested records, of all pools
-	released   uint64 // how many records were released
-	tx         Tx     // the one under way
-	forming    *group // nil, or not yet being written
-	writing    *group // nil, or being written
+	remembered int           // rested records, of all pools
+	released   uint64        // how many records were released
+	tx         Tx            // the one under way
+	wall       int64         // the system's time in Unix nanoseconds, looked at once a second,
+	lookedAt   time.Duration // at this time of the authority's clock
+	forming    *group        // nil, or not yet being written
+	writing    *group        // nil, or being written
 }
 
 // NewMemory makes an authority that lives as long as the process.
@@ -91,13 +93,15 @@ func NewMemory(c Config) (*Authority, error) {
 }
 
 func newAuthority(c Config) *Authority {
+	now := time.Now()
 	return &Authority{
 		config:  c,
-		epoch:   time.Now(),
+		epoch:   now,
+		wall:    now.UnixNano(),
 		writer:  make(chan struct{}, 1),
 		pools:   make(map[netip.Prefix]*pool),
 		records: newAddrIndex(),
-		owned:   make(ownerIndex),
+		owned:   newOwnerIndex(),
 		subnets: make(map[subnetKey]*claim),
 	}
 }
@@ -112,55 +116,55 @@ func (a *Authority) addConfigured(tx *Tx) error {
 	return nil
 }
 
-// swap replaces the record of an address and keeps every index in step. Either
-// may be nil, not both. Called again with the two exchanged it undoes itself.
-func (a *Authority) swap(old, new *record) {
-	if old != nil {
+// swap replaces what is known of an address and keeps every index in step. Called
+// again with the two exchanged it undoes itself.
+func (a *Authority) swap(old, new version) {
+	from, to := old.record, new.record
+	wasFree := from.isFree()
+	if from != nil {
 		switch {
-		case old.released == 0:
-			old.pool.leases--
+		case from.released == 0:
+			from.pool.leases--
 			a.leases--
-		case old.rested:
-			old.pool.rested.remove(old)
+		case from.rested:
+			from.pool.rested.remove(from)
 			a.remembered--
 		default:
-			old.pool.resting.remove(old)
+			from.pool.resting.remove(from)
 		}
 	}
-	if new != nil {
+	if to != nil {
+		to.state = new.state
 		switch {
-		case new.released == 0:
-			new.pool.leases++
+		case to.released == 0:
+			to.pool.leases++
 			a.leases++
-		case new.rested:
-			new.pool.rested.push(new)
+		case to.rested:
+			to.pool.rested.push(to)
 			a.remembered++
 		default:
-			new.pool.resting.push(new)
+			to.pool.resting.push(to)
 		}
 	}
-	switch {
-	case new == nil:
-		a.owned.remove(old)
-		a.records.put(old.addr, nil)
-	case old == nil:
-		a.owned.add(new)
-		a.records.put(new.addr, new)
-	case old.owner.Is(new.owner):
-		a.owned.replace(old, new)
-		a.records.put(new.addr, new)
-	default:
-		a.owned.remove(old)
-		a.owned.add(new)
-		a.records.put(new.addr, new)
+	switch isFree := to.isFree(); {
+	case wasFree && !isFree:
+		n := fromAddr(to.addr)
+		to.pool.free.remove(n, n)
+	case !wasFree && isFree:
+		n := fromAddr(from.addr)
+		from.pool.free.add(n, n)
 	}
-	switch was, is := old.isFree(), new.isFree(); {
-	case was && !is:
-		n := fromAddr(new.addr)
-		new.pool.free.remove(n, n)
-	case !was && is:
-		n := fromAddr(old.addr)
-		old.pool.free.add(n, n)
+	if from == to {
+		return
+	}
+	if from != nil {
+		a.owned.remove(from)
+	}
+	if to != nil {
+		a.owned.add(to)
+		a.records.put(to.addr, to)
+	} else {
+		a.records.put(from.addr, nil)
 	}
 }
 

@@ -6,17 +6,20 @@ import (
 	"time"
 )
 
-// Allocate gives o an address of a pool or subnet: the one it holds there
-// already (of several the lowest), else the one it held there last, else the
-// lowest that is free. When
-// none is free the address that has rested longest is taken before its time; when
-// there is none of those either the error is [ErrExhausted].
+// Allocate gives o an address of a pool or subnet: the one it holds there already
+// (of several the lowest), else the one it held there last, else the lowest that
+// is free. When none is free the address that has rested longest is taken before
+// its time; when there is none of those either the error is [ErrExhausted].
 func (tx *Tx) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
 	r, err := tx.allocate(pool, o)
 	if err != nil {
-		return Lease{}, &Error{Op: "allocate from", Prefix: pool, Owner: o, Err: err}
+		return Lease{}, allocateError(pool, o, err)
 	}
 	return r.lease(), nil
+}
+
+func allocateError(pool netip.Prefix, o Owner, err error) error {
+	return &Error{Op: "allocate from", Prefix: pool, Owner: o, Err: err}
 }
 
 func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
@@ -50,7 +53,7 @@ func (tx *Tx) allocate(prefix netip.Prefix, o Owner) (*record, error) {
 
 // known is the lowest lease o has in a pool, and what it released there last.
 func (tx *Tx) known(o Owner, p *pool) (held, kept *record) {
-	for r := tx.a.owned.get(o); r != nil; r = r.nextOwned {
+	for r := tx.a.owned.of(o.Kind)[o.ID]; r != nil; r = r.nextOwned {
 		switch {
 		case r.pool != p:
 		case r.isLease():
@@ -128,8 +131,8 @@ func (tx *Tx) take(a netip.Addr, p *pool, old *record, o Owner) (*record, error)
 	if tx.a.leases >= tx.a.config.MaxLeases {
 		return nil, fmt.Errorf("%w: the authority holds its limit of %d leases", ErrExhausted, tx.a.config.MaxLeases)
 	}
-	r := &record{addr: a, pool: p, owner: o.clone(), since: tx.now.UnixNano()}
-	tx.swap(old, r)
+	r := &record{addr: a, pool: p, owner: o.clone(), since: tx.now}
+	tx.replace(old, r)
 	return r, nil
 }
 
@@ -139,7 +142,7 @@ func (tx *Tx) refresh(r *record, o Owner) *record {
 		return r
 	}
 	fresh := &record{addr: r.addr, pool: r.pool, owner: o.clone(), since: r.since}
-	tx.swap(r, fresh)
+	tx.replace(r, fresh)
 	return fresh
 }
 
@@ -165,10 +168,7 @@ func (tx *Tx) Release(leases ...Lease) error {
 
 func (tx *Tx) release(r *record) {
 	tx.a.released++
-	tx.swap(r, &record{
-		addr: r.addr, pool: r.pool, owner: r.owner, since: r.since,
-		released: tx.now.UnixNano(), at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0,
-	})
+	tx.change(r, state{released: tx.now, at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0})
 	tx.forget(r.pool)
 }
 
@@ -189,7 +189,7 @@ func (tx *Tx) expire(p *pool) {
 // forget drops a pool's oldest memories while there are more than the bound.
 func (tx *Tx) forget(p *pool) {
 	for tx.a.remembered > maxRemembered && p.rested.front != nil {
-		tx.swap(p.rested.front, nil)
+		tx.replace(p.rested.front, nil)
 	}
 }
 
@@ -199,11 +199,14 @@ func (a *Authority) Allocate(pool netip.Prefix, o Owner) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	l, err := tx.Allocate(pool, o)
+	r, err := tx.allocate(pool, o)
+	if err != nil {
+		err = allocateError(pool, o, err)
+	}
 	if err := a.end(tx, err); err != nil {
 		return Lease{}, err
 	}
-	return l, nil
+	return r.lease(), nil
 }
 
 // AllocateAddr gives o one certain address; see [Tx.AllocateAddr].

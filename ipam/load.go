@@ -126,7 +126,7 @@ func (l *loader) lease(key, value []byte) error {
 		l.released = append(l.released, r)
 		return nil
 	}
-	l.a.swap(nil, r)
+	l.a.swap(version{}, r.version())
 	return nil
 }
 
@@ -136,6 +136,6 @@ func (l *loader) restAll() {
 	for _, r := range l.released {
 		l.a.released++
 		r.seq = l.a.released
-		l.a.swap(nil, r)
+		l.a.swap(version{}, r.version())
 	}
 }

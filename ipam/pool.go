@@ -72,22 +72,44 @@ func Usable(p netip.Prefix) (first, last netip.Addr) {
 	return lo.addr(p.Addr().BitLen()), hi.addr(p.Addr().BitLen())
 }
 
-// A record is what is known of one address: a lease, or the memory of one. It is
-// not changed once it is in an Authority, only replaced, except for the links.
+// A record is what is known of one address: a lease, or the memory of one. Only
+// its state and its links change.
 type record struct {
 	addr  netip.Addr
 	pool  *pool
 	owner Owner
 	since int64 // Unix nanoseconds
-
-	released int64         // Unix nanoseconds; 0: a lease
-	at       time.Duration // when it was released, on the Authority's own clock
-	seq      uint64        // its place among the released
-	rested   bool          // may be given to another owner
+	state
 
 	nextOwned, prevOwned *record // of the same owner
 	next, prev           *record // in the queue it is in, if it was released
 }
+
+// A state is whether a record is a lease, and if not, since when.
+type state struct {
+	released int64         // Unix nanoseconds; 0: a lease
+	at       time.Duration // when it was released, on the Authority's own clock
+	seq      uint64        // its place among the released
+	rested   bool          // may be given to another owner
+}
+
+// A version is a record as it was or is to be at some time; without one it is an
+// address of which nothing is known.
+type version struct {
+	record *record
+	state
+}
+
+// version is the record as it is; it may be nil.
+func (r *record) version() version {
+	if r == nil {
+		return version{}
+	}
+	return version{r, r.state}
+}
+
+// isLease reports whether the address is leased.
+func (v version) isLease() bool { return v.record != nil && v.released == 0 }
 
 func (r *record) lease() Lease {
 	return Lease{Addr: r.addr, Pool: r.pool.prefix, Owner: r.owner.clone(), Since: time.Unix(0, r.since)}

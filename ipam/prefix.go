@@ -21,7 +21,7 @@ func (tx *Tx) AddPool(p netip.Prefix) error {
 	for within := range tx.a.claims.Subnets(p) {
 		return fail(fmt.Errorf("%w: %s is in it", ErrOverlap, within))
 	}
-	tx.swapClaim(nil, &claim{prefix: p, class: classRoot, since: tx.now.UnixNano(), pool: newPool(p)})
+	tx.swapClaim(nil, &claim{prefix: p, class: classRoot, since: tx.now, pool: newPool(p)})
 	return nil
 }
 
@@ -75,7 +75,7 @@ func (tx *Tx) reserve(p netip.Prefix, o Owner) (holder Owner, err error) {
 	if holder, err = tx.clear(c.pool, p); err != nil {
 		return holder, err
 	}
-	tx.addClaim(&claim{prefix: p, class: classReserved, owner: o.clone(), since: tx.now.UnixNano(), parent: c.pool})
+	tx.addClaim(&claim{prefix: p, class: classReserved, owner: o.clone(), since: tx.now, parent: c.pool})
 	return holder, nil
 }
 

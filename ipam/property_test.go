@@ -105,23 +105,23 @@ func (p *player) claims(m *model, class class) []netip.Prefix {
 
 // step makes one random operation in a transaction and compares what came of it.
 func (p *player) step(tx *Tx, m *model) error {
-	pool, o := p.pool(m), pick(p.rng, p.owners)
+	pool, o, now := p.pool(m), pick(p.rng, p.owners), time.Unix(0, tx.now)
 	switch p.rng.IntN(20) {
 	case 0, 1, 2, 3, 4:
 		l, err := tx.Allocate(pool, o)
-		want, wantErr := m.allocate(pool, o, tx.now)
+		want, wantErr := m.allocate(pool, o, now)
 		return same("allocate", pool, l.Addr, want, err, wantErr)
 	case 5, 6, 7, 8:
 		a := p.addr(pool)
 		l, err := tx.AllocateAddr(a, o)
-		want, wantErr := a, m.allocateAddr(a, o, tx.now)
+		want, wantErr := a, m.allocateAddr(a, o, now)
 		if wantErr != nil {
 			want = netip.Addr{}
 		}
 		return same("allocate", a, l.Addr, want, err, wantErr)
 	case 9, 10, 11, 12, 13:
 		some := p.leases(m)
-		return same("release", some, 0, 0, tx.Release(some...), m.release(tx.now, some...))
+		return same("release", some, 0, 0, tx.Release(some...), m.release(now, some...))
 	case 14, 15:
 		r := SubnetRequest{Pool: pool, Bits: pool.Bits() + p.rng.IntN(4), Owner: o}
 		if o.Kind == KindService {
@@ -137,7 +137,7 @@ func (p *player) step(tx *Tx, m *model) error {
 			r.Bits = 1
 		}
 		s, err := tx.Assign(r)
-		want, wantErr := m.assign(r, tx.now)
+		want, wantErr := m.assign(r, now)
 		return same("assign", r, s.Prefix, want, err, wantErr)
 	case 16:
 		all := append(p.claims(m, classSubnet), p.prefix(pool))
@@ -149,7 +149,7 @@ func (p *player) step(tx *Tx, m *model) error {
 		return same("unassign", s, 0, 0, tx.Unassign(s), m.unassign(s))
 	case 17:
 		q := p.prefix(pool)
-		return same("reserve", q, 0, 0, tx.Reserve(q, o), m.reserve(q, o, tx.now))
+		return same("reserve", q, 0, 0, tx.Reserve(q, o), m.reserve(q, o, now))
 	case 18:
 		q := pick(p.rng, append(p.claims(m, classReserved), p.prefix(pool)))
 		if c, ok := m.claims[q]; ok && p.rng.IntN(8) > 0 {

@@ -11,8 +11,8 @@ import (
 func (a *Authority) Lookup(addr netip.Addr) (Lease, bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if r := a.record(addr.Unmap()); r.isLease() {
-		return r.lease(), true
+	if v := a.record(addr.Unmap()); v.isLease() {
+		return v.record.lease(), true
 	}
 	return Lease{}, false
 }
@@ -25,13 +25,13 @@ func (a *Authority) Owned(o Owner) []Lease {
 	writing, forming := a.before()
 	var leases []Lease
 	for r := a.owned.get(o); r != nil; r = r.nextOwned {
-		if r.isLease() && a.record(r.addr) == r {
+		if v := a.record(r.addr); v.isLease() && v.record == r {
 			leases = append(leases, r.lease())
 		}
 	}
-	for _, r := range overlaid(writing.records, forming.records) {
-		if r.isLease() && r.owner.Is(o) && a.records.get(r.addr) != r {
-			leases = append(leases, r.lease())
+	for _, v := range overlaid(writing.records, forming.records) {
+		if v.isLease() && v.record.owner.Is(o) && a.records.get(v.record.addr) != v.record {
+			leases = append(leases, v.record.lease())
 		}
 	}
 	return sortLeases(leases)
@@ -53,7 +53,7 @@ func (a *Authority) Len() int {
 func (a *Authority) ahead(p *pool) (n int) {
 	writing, forming := a.before()
 	for addr, was := range overlaid(writing.records, forming.records) {
-		if was.isLease() && (p == nil || was.pool == p) {
+		if was.isLease() && (p == nil || was.record.pool == p) {
 			n++
 		}
 		if is := a.records.get(addr); is.isLease() && (p == nil || is.pool == p) {
@@ -80,19 +80,19 @@ func (a *Authority) leasesIn(p netip.Prefix) []*record {
 	a.mu.RLock()
 	writing, forming := a.before()
 	in := make([]*record, 0, a.leases)
-	take := func(r *record) {
-		if r.isLease() && (!p.IsValid() || p.Contains(r.addr)) {
-			in = append(in, r)
+	take := func(v version) {
+		if v.isLease() && (!p.IsValid() || p.Contains(v.record.addr)) {
+			in = append(in, v.record)
 		}
 	}
 	for r := range a.records.all() {
-		if a.record(r.addr) == r {
-			take(r)
+		if v := a.record(r.addr); v.record == r {
+			take(v)
 		}
 	}
-	for addr, r := range overlaid(writing.records, forming.records) {
-		if a.records.get(addr) != r {
-			take(r)
+	for addr, v := range overlaid(writing.records, forming.records) {
+		if a.records.get(addr) != v.record {
+			take(v)
 		}
 	}
 	a.mu.RUnlock()

@@ -33,10 +33,10 @@ func parsePrefix(key []byte) (netip.Prefix, error) {
 
 // appendRecord is the value of an address: when it was given and when released,
 // and the owner. Which pool it is from follows from the claims.
-func appendRecord(b []byte, r *record) []byte {
-	b = binary.BigEndian.AppendUint64(b, uint64(r.since))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.released))
-	return appendOwner(b, r.owner)
+func appendRecord(b []byte, v version) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(v.record.since))
+	b = binary.BigEndian.AppendUint64(b, uint64(v.released))
+	return appendOwner(b, v.record.owner)
 }
 
 func parseRecord(key, value []byte) (*record, error) {
@@ -45,7 +45,7 @@ func parseRecord(key, value []byte) (*record, error) {
 		return nil, errRecord
 	}
 	d := decoder{b: value}
-	r := &record{addr: a, since: d.int64(), released: d.int64(), owner: d.owner()}
+	r := &record{addr: a, since: d.int64(), state: state{released: d.int64()}, owner: d.owner()}
 	if err := d.end(); err != nil {
 		return nil, err
 	}

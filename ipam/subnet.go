@@ -110,7 +110,7 @@ func (tx *Tx) assign(r SubnetRequest) (c *claim, holder Owner, err error) {
 	}
 	c = &claim{
 		prefix: prefix, class: classSubnet, owner: r.Owner.clone(), node: r.Node,
-		since: tx.now.UnixNano(), parent: p, pool: newPool(prefix),
+		since: tx.now, parent: p, pool: newPool(prefix),
 	}
 	tx.addClaim(c)
 	return c, holder, nil
@@ -158,9 +158,9 @@ func (tx *Tx) findSlot(p *pool, bits int, r SubnetRequest) (netip.Prefix, bool) 
 
 // rest ends the rest of an address before its time.
 func (tx *Tx) rest(r *record) {
-	rested := *r
+	rested := r.state
 	rested.rested = true
-	tx.swap(r, &rested)
+	tx.change(r, rested)
 }
 
 // clear makes sure that a prefix of a pool is free, and wakes what rests in it.
@@ -206,7 +206,7 @@ func (tx *Tx) addClaim(c *claim) {
 		for r := c.parent.rested.front; r != nil; {
 			next := r.next
 			if c.prefix.Contains(r.addr) {
-				tx.swap(r, nil)
+				tx.replace(r, nil)
 			}
 			r = next
 		}
@@ -232,10 +232,10 @@ func (tx *Tx) removeClaim(c *claim) error {
 			return fmt.Errorf("%w: addresses held in it: %d, subnets: %d; release them first", ErrInUse, p.leases, p.claims)
 		}
 		for r := p.resting.front; r != nil; r = p.resting.front {
-			tx.swap(r, nil)
+			tx.replace(r, nil)
 		}
 		for r := p.rested.front; r != nil; r = p.rested.front {
-			tx.swap(r, nil)
+			tx.replace(r, nil)
 		}
 	}
 	tx.swapClaim(c, nil)

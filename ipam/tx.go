@@ -10,14 +10,14 @@ import (
 // good within the function given to [Authority.Update].
 type Tx struct {
 	a       *Authority
-	now     time.Time
+	now     int64         // Unix nanoseconds
 	clock   time.Duration // since the authority's epoch
 	changes []change
 }
 
 // A change is one step of a transaction, and all that is needed to undo it.
 type change struct {
-	old, new           *record
+	old, new           version
 	oldClaim, newClaim *claim
 }
 
@@ -53,10 +53,19 @@ func (a *Authority) begin() (*Tx, error) {
 	}
 	tx := &a.tx
 	tx.a = a
-	tx.now = time.Now()
-	tx.clock = tx.now.Sub(a.epoch)
+	tx.clock = a.clock()
+	if tx.clock-a.lookedAt >= time.Second {
+		now := time.Now()
+		a.wall, a.lookedAt = now.UnixNano(), now.Sub(a.epoch)
+		tx.clock = a.lookedAt
+	}
+	tx.now = a.wall + int64(tx.clock-a.lookedAt)
 	return tx, nil
 }
+
+// maxKeptChanges is how many changes the memory of one transaction may hold to be
+// kept for the next.
+const maxKeptChanges = 1024
 
 // clock is the time on the authority's own clock.
 func (a *Authority) clock() time.Duration { return time.Since(a.epoch) }
@@ -72,7 +81,9 @@ func (a *Authority) end(tx *Tx, err error) error {
 	case a.file != nil:
 		g, lead = a.enqueue(tx.changes)
 	}
-	clear(tx.changes)
+	if cap(tx.changes) > maxKeptChanges {
+		tx.changes = nil
+	}
 	tx.changes = tx.changes[:0]
 	a.mu.Unlock()
 	if g == nil {
@@ -110,13 +121,19 @@ func (c change) prefix() (netip.Prefix, bool) {
 
 // addr is the address whose record changes.
 func (c change) addr() netip.Addr {
-	if c.old != nil {
-		return c.old.addr
+	if c.old.record != nil {
+		return c.old.record.addr
 	}
-	return c.new.addr
+	return c.new.record.addr
 }
 
-func (tx *Tx) swap(old, new *record) {
+// replace puts a new record in the place of an old one; either may be nil.
+func (tx *Tx) replace(old, new *record) { tx.swap(old.version(), new.version()) }
+
+// change gives a record a new state.
+func (tx *Tx) change(r *record, s state) { tx.swap(r.version(), version{r, s}) }
+
+func (tx *Tx) swap(old, new version) {
 	tx.a.swap(old, new)
 	tx.changes = append(tx.changes, change{old: old, new: new})
 }

@@ -3,6 +3,8 @@ package netstack
 import (
 	"fmt"
 	"net"
+	"runtime"
+	"sync/atomic"
 
 	"github.com/overlayd/overlayd/packet"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -21,6 +23,8 @@ type device struct {
 	s      *Stack
 	queue  queue
 	events chan packet.Event
+
+	datagrams atomic.Int64 // bytes of UDP delivered since yield last yielded
 
 	// What ReadBatch works with, on its goroutine.
 	arena []byte
@@ -111,10 +115,32 @@ func (d *device) WriteBatch(b *packet.Batch) error {
 		return errDeviceClosed
 	}
 	defer d.s.leave()
+	datagrams := 0
 	for i := range b.Packets {
-		if p := &b.Packets[i]; p.Live() {
-			d.s.deliver(p)
+		p := &b.Packets[i]
+		if !p.Live() {
+			continue
 		}
+		if p.Protocol() == packet.ProtocolUDP {
+			datagrams += len(p.Data)
+		}
+		d.s.deliver(p)
 	}
+	d.yield(datagrams)
 	return nil
+}
+
+// yieldBytes is how many bytes of UDP may be delivered before the sockets'
+// readers get a turn: a fraction of their buffers.
+const yieldBytes = udpBuffer / 6
+
+// yield lets the readers of UDP run now and then. They wake on the core of the
+// goroutine that delivers, which as long as more arrives neither parks nor is
+// preempted for ten milliseconds; by then their buffers have long run over. TCP
+// needs none of this: it stops when its reader does.
+func (d *device) yield(datagrams int) {
+	if datagrams != 0 && d.datagrams.Add(int64(datagrams)) >= yieldBytes {
+		d.datagrams.Store(0)
+		runtime.Gosched()
+	}
 }

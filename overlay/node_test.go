@@ -113,17 +113,23 @@ func (s *side) udp(to *side) []byte {
 	return testnet.UDP(s.addr(false), to.addr(false), make([]byte, 1000))
 }
 
-// take waits for the next packet s delivers to its device, ICMP errors apart.
-func (s *side) take(t testing.TB) []byte {
+// next waits for the next packet s delivers to its device.
+func (s *side) next(t testing.TB) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
+	d, err := s.dev.Take(ctx)
+	require.NoError(t, err)
+	return d.Data
+}
+
+// take is next, ICMP errors apart.
+func (s *side) take(t testing.TB) []byte {
+	t.Helper()
 	for {
-		d, err := s.dev.Take(ctx)
-		require.NoError(t, err)
-		p := packet.Packet{Data: d.Data}
+		p := packet.Packet{Data: s.next(t)}
 		if protocol := p.Protocol(); protocol != packet.ProtocolICMP && protocol != packet.ProtocolICMPv6 {
-			return d.Data
+			return p.Data
 		}
 	}
 }

@@ -143,7 +143,7 @@ func TestWhatANodeDropsIsCounted(t *testing.T) {
 		a.dev.Put(0, testnet.UDP(a.addr(false), stranger, nil), 0)
 		settles(t, 1, drops(a, packet.NoPeer))
 		if engine == overlay.EngineDefault { // it says so to who sent it, too
-			refusal := a.take(t)
+			refusal := a.next(t)
 			require.EqualValues(t, packet.ProtocolICMP, refusal[9])
 		}
 

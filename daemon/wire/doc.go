@@ -34,9 +34,8 @@
 // the types list them; < and > and & stand as they are. Input is taken in any
 // order and with keys nobody knows, but otherwise to the letter: keys are
 // case-sensitive, none that is known may come twice, integers are exact,
-// addresses have no zone. What encoding/json makes of these types is the same
-// but without tags, and what it takes is more than the contract allows: use
-// [Marshal], [Decode] and [ParseRequest].
+// addresses have no zone. encoding/json knows neither the tags nor these rules,
+// and hides a [Secret]: use [Marshal], [Decode] and [ParseRequest].
 //
 // The first nineteen ops, in request.go with their results in response.go, are
 // those every daemon of this contract has. The ops in extension.go are later

@@ -110,7 +110,7 @@ func TestWhateverIsSentArrives(t *testing.T) {
 		fill(r, p)
 		return p.Interface()
 	}
-	for range 200 {
+	for range 40 {
 		var frames []wire.Frame
 		for _, op := range wire.Ops() {
 			frames = append(frames, wire.RequestFrame{ID: r.Uint64(), Request: random(zero(t, op)).(wire.Request)})

@@ -91,8 +91,8 @@ type PeerSpec struct {
 	Keepalive  uint64 `json:"persistent_keepalive_secs"` // 0: none
 }
 
-// A Secret is a private key. What prints or logs it shows "(secret)"; string(s)
-// is the text itself.
+// A Secret is a private key. What prints or logs it, encoding/json included,
+// shows "(secret)"; string(s) is the text itself.
 type Secret string
 
 // String is "(secret)".
@@ -100,3 +100,6 @@ func (Secret) String() string { return "(secret)" }
 
 // GoString is "(secret)".
 func (Secret) GoString() string { return "(secret)" }
+
+// MarshalText is "(secret)".
+func (Secret) MarshalText() ([]byte, error) { return []byte("(secret)"), nil }

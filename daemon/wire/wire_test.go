@@ -215,6 +215,7 @@ func TestASecretIsNotPrinted(t *testing.T) {
 	}
 	var out strings.Builder
 	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "key", c.PrivateKey, "config", c)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "key", c.PrivateKey, "config", c)
 	require.NotContains(t, out.String(), "hush")
 	require.Contains(t, marshal(t, c), `"private_key":"hush"`)
 }

@@ -21,7 +21,8 @@ type Config struct {
 
 	// Unreachable is called, off the data path, each time a peer did not answer
 	// handshakes for some seconds, so that its endpoint's name can be resolved
-	// again. It may call the engine.
+	// again. It may call the engine, except for Close, which waits for it. It may
+	// be called for several peers at once.
 	Unreachable func(peer [32]byte)
 }
 
@@ -46,8 +47,8 @@ type PeerStatus struct {
 
 // Stats counts everything since the engine started.
 type Stats struct {
-	RxPackets uint64 // delivered to the device, each segment counted
-	TxPackets uint64 // read from the device
+	RxPackets uint64 // from peers, before the stages; each segment counted
+	TxPackets uint64 // to peers, after the stages
 	RxBytes   uint64 // of those packets
 	TxBytes   uint64
 	Bounces   uint64                    // answered by a stage

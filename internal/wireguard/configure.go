@@ -36,10 +36,10 @@ func (e *Engine) SetPeers(peers []Peer) error {
 	}
 	old := e.peers
 	e.peers = keep
-	e.routes.Store(routes)
 	for i := range peers {
 		keep[peers[i].PublicKey].configure(&peers[i])
 	}
+	e.routes.Store(routes) // when they have what a packet needs
 	for key, p := range old {
 		if keep[key] == nil {
 			p.end()
@@ -68,11 +68,13 @@ func (e *Engine) SetPeer(cfg Peer) error {
 		}
 	}
 	for _, prefix := range allowed {
-		routes = routes.InsertPersist(prefix, p)
+		if owner, _ := routes.Get(prefix); owner != p {
+			routes = routes.InsertPersist(prefix, p)
+		}
 	}
 	p.allowed = allowed
-	e.routes.Store(routes)
 	p.configure(&cfg)
+	e.routes.Store(routes)
 	return nil
 }
 
@@ -139,8 +141,10 @@ func (p *peer) configure(cfg *Peer) {
 	}
 	before := p.keepalive.Swap(int64(cfg.Keepalive))
 	if cfg.Keepalive > 0 && before == 0 && p.endpoint.Load() != nil {
-		p.activity.traversed.Store(now)
-		p.sendKeepalive(now) // opens the way through a NAT, as wireguard-go
+		// The first is due at once and opens the way through a NAT, as wireguard-go's.
+		// It is for the timer to send, for the engine's mu is held.
+		p.activity.traversed.Store(now - int64(cfg.Keepalive))
+		p.wake(now)
 	}
 	if cfg.Keepalive > 0 {
 		p.wake(now + int64(cfg.Keepalive))

@@ -66,3 +66,60 @@ func TestAPrefixBelongsToThePeerThatWasGivenItLast(t *testing.T) {
 		require.Zero(t, a.Stats().Drops[packet.NoPeer])
 	})
 }
+
+// Ten thousand peers with a keepalive mean ten thousand handshakes, and sockets
+// may be full.
+func TestConfigurationDoesNotWaitForTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := newTestNode(t, n, "192.0.2.1:1000", "10.0.0.1")
+		defer a.close()
+		full := make(chan struct{})
+		sent := 0
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration {
+			<-full
+			sent++
+			return nil
+		})
+		first := Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:9"), Keepalive: 25 * time.Second}
+		second := first
+		_, first.PublicKey = newTestKeys(t)
+		_, second.PublicKey = newTestKeys(t)
+		require.NoError(t, a.SetPeer(first))
+		require.NoError(t, a.SetPeers([]Peer{first, second}))
+		close(full)
+		synctest.Wait()
+		require.Equal(t, 2, sent)
+	})
+}
+
+func TestAPeerHasItsEndpointBeforeItsPackets(t *testing.T) {
+	e, _, _ := handEngine(t, nil)
+	overlay := netip.MustParseAddr("10.0.0.9")
+	cfg := Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:9"), AllowedIPs: []netip.Prefix{netip.PrefixFrom(overlay, 32)}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 3000 {
+			cfg.PublicKey = [32]byte{1, byte(i % 2)}
+			if i%4 < 2 {
+				_ = e.SetPeers([]Peer{cfg})
+			} else {
+				_ = e.SetPeer(cfg)
+			}
+		}
+		_ = e.SetPeers(nil)
+	}()
+	out := newOutbound(e, 0)
+	for sending := true; sending; {
+		select {
+		case <-done:
+			sending = false
+		default:
+			out.batch.Reset()
+			out.batch.Append(datagramTo(overlay, overlay, 1), 0)
+			out.process()
+		}
+	}
+	require.Zero(t, e.Stats().Drops[packet.NoEndpoint])
+}

@@ -140,7 +140,7 @@ func (e *Engine) Stats() Stats {
 // the device or the sockets, which Err then returns.
 func (e *Engine) Done() <-chan struct{} { return e.done }
 
-// Err is why the engine ended by itself; nil before, and after Close.
+// Err is why the engine ended by itself: nil before it did, and when Close ended it.
 func (e *Engine) Err() error {
 	select {
 	case <-e.done:

@@ -140,6 +140,15 @@ func (t *fakeTransport) move(addr string) {
 	t.network.ports[to] = t
 }
 
+// rebind gives the node another address, as a NAT does that still knows the old one.
+func (t *fakeTransport) rebind(addr string) {
+	old := t.address()
+	t.move(addr)
+	t.network.mu.Lock()
+	defer t.network.mu.Unlock()
+	t.network.ports[old] = t
+}
+
 func (t *fakeTransport) address() netip.AddrPort {
 	t.mu.Lock()
 	defer t.mu.Unlock()

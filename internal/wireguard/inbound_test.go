@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -36,6 +37,68 @@ func TestRoamingOfEitherSideInMidTransfer(t *testing.T) {
 		exchange(3)
 		require.Equal(t, "[2001:db8::2]:2222", a.Peers()[0].Endpoint.String())
 		require.Equal(t, handshake, a.Peers()[0].LastHandshake, "roaming needs no handshake")
+	})
+}
+
+// Both sides get other addresses at the same moment, from NATs that still know the
+// old ones for a while.
+func TestBothRoamAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration {
+			return []time.Duration{30 * time.Millisecond}
+		})
+		exchange := func(i uint32) {
+			a.device.send(datagramTo(a.overlay, b.overlay, i))
+			b.device.send(datagramTo(b.overlay, a.overlay, i))
+			time.Sleep(time.Second)
+			require.Equal(t, []uint32{i}, numbers(b.device.received()))
+			require.Equal(t, []uint32{i}, numbers(a.device.received()))
+		}
+		exchange(1)
+		handshake := a.Peers()[0].LastHandshake
+		a.device.send(datagramTo(a.overlay, b.overlay, 2)) // on its way meanwhile
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		synctest.Wait()
+		a.transport.rebind("198.51.100.1:1111")
+		b.transport.rebind("198.51.100.2:2222")
+		time.Sleep(time.Second)
+		require.Equal(t, []uint32{2}, numbers(b.device.received()))
+		require.Equal(t, []uint32{2}, numbers(a.device.received()))
+		exchange(3)
+		require.Equal(t, "198.51.100.1:1111", b.Peers()[0].Endpoint.String())
+		require.Equal(t, "198.51.100.2:2222", a.Peers()[0].Endpoint.String())
+		exchange(4)
+		require.Equal(t, handshake, a.Peers()[0].LastHandshake)
+	})
+}
+
+// When the old addresses lead nowhere, neither can reach the other, until one is
+// told the new address, and finds it when it calls.
+func TestBothMoveAwayAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		synctest.Wait()
+		require.Len(t, b.device.received(), 1)
+		time.Sleep(time.Minute)
+		a.transport.move("198.51.100.1:1111")
+		b.transport.move("198.51.100.2:2222")
+		a.device.send(datagramTo(a.overlay, b.overlay, 2))
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		time.Sleep(time.Minute)
+		require.Empty(t, b.device.received())
+		require.NoError(t, a.SetPeer(b.peerOf()))
+		a.device.send(datagramTo(a.overlay, b.overlay, 3))
+		synctest.Wait()
+		require.Equal(t, []uint32{3}, numbers(b.device.received()), "at once, on the session there is")
+		b.device.send(datagramTo(b.overlay, a.overlay, 4))
+		synctest.Wait()
+		require.Equal(t, []uint32{4}, numbers(a.device.received()))
 	})
 }
 
@@ -82,6 +145,50 @@ func TestHostileDatagramsAreDroppedAndCounted(t *testing.T) {
 
 		time.Sleep(rejectAfterTime + time.Second)
 		count(packet.Expired, "stale", edit(func(d []byte) []byte { d[8] += 100; return d }))
+	})
+}
+
+// Whoever has heard a handshake can say it again, from anywhere and at any time: it
+// is answered by silence, and changes nothing.
+func TestAReplayedHandshakeIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		defer a.close()
+		defer b.close()
+		ofA, ofB := n.watch(a.transport, typeInitiation), n.watch(b.transport, typeResponse)
+		exchange := func(i uint32) {
+			a.device.send(datagramTo(a.overlay, b.overlay, i))
+			b.device.send(datagramTo(b.overlay, a.overlay, i))
+			synctest.Wait()
+			require.Equal(t, []uint32{i}, numbers(b.device.received()))
+			require.Equal(t, []uint32{i}, numbers(a.device.received()))
+		}
+		a.device.send(datagramTo(a.overlay, b.overlay, 0))
+		synctest.Wait()
+		require.Len(t, b.device.received(), 1)
+		exchange(1)
+		time.Sleep(rekeyAfterTime + time.Second)
+		exchange(2)
+		time.Sleep(time.Second)
+		exchange(3)
+		require.Equal(t, 2, ofA.count())
+		require.Equal(t, 2, ofB.count())
+
+		ofBoth := []*watch{n.watch(a.transport, 0), n.watch(b.transport, 0)}
+		stranger := netip.MustParseAddrPort("203.0.113.9:9")
+		before := []PeerStatus{a.Peers()[0], b.Peers()[0]}
+		for i := range 2 {
+			initiation, _ := ofA.at(i)
+			response, _ := ofB.at(i)
+			n.deliver(bytes.Clone(initiation), stranger, b.transport.address(), 0)
+			n.deliver(bytes.Clone(response), stranger, a.transport.address(), 0)
+			synctest.Wait()
+			require.EqualValues(t, i+1, b.Stats().Drops[packet.Unauthentic])
+			require.EqualValues(t, i+1, a.Stats().Drops[packet.Unauthentic])
+		}
+		require.Equal(t, before, []PeerStatus{a.Peers()[0], b.Peers()[0]})
+		require.Zero(t, ofBoth[0].count()+ofBoth[1].count())
+		exchange(4)
 	})
 }
 

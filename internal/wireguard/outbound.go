@@ -128,11 +128,17 @@ func (w *sender) open(p *peer, now int64) *flow {
 	if p == nil {
 		return nil
 	}
-	s := p.current.Load()
-	if !s.usable(now) {
-		return nil
+	for {
+		s := p.current.Load()
+		if !s.usable(now) {
+			return nil
+		}
+		f := w.begin(p, s, now)
+		if s.send != nil {
+			return f
+		}
+		f.end() // it was replaced, and wiped, before we held it
 	}
-	return w.begin(p, s, now)
 }
 
 // wait lets pk wait for a handshake with p. It returns a flow if a session came

@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,4 +82,32 @@ func TestACounterAtItsEndStaysThere(t *testing.T) {
 	require.Equal(t, uint64(rejectAfterMessages-1), transportCounter(wire.messages[0].Data))
 	require.Equal(t, uint64(rejectAfterMessages), current.counter.Load())
 	require.EqualValues(t, 3*7500-1, e.Stats().Drops[packet.Expired])
+}
+
+func TestASessionReplacedWhileALaneTakesItLosesNothing(t *testing.T) {
+	e, wire, addr := handEngine(t, nil)
+	p, _ := e.routes.Load().Lookup(addr)
+	replaced := p.current.Load()
+	fresh, err := newSession(p, &transportKeys{}, e.sessions.reserve(p), 7, true, e.now())
+	require.NoError(t, err)
+	out := newOutbound(e, 0)
+	out.batch.Append(datagramTo(addr, addr, 1), 0)
+
+	replaced.sending.Lock() // as for being wiped
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		out.process()
+	}()
+	for range 1000 {
+		runtime.Gosched() // it most likely waits for replaced by now
+	}
+	p.current.Store(fresh)
+	wipeCipher(replaced.send)
+	replaced.send = nil
+	replaced.sending.Unlock()
+	<-done
+	require.Zero(t, e.Stats().Drops[packet.Expired])
+	require.Len(t, wire.messages, 1)
+	require.EqualValues(t, 7, receiverIndex(wire.messages[0].Data))
 }

@@ -135,7 +135,7 @@ func (p *peer) due(now int64) (next int64, unreachable bool) {
 			p.initiate(now, false)
 		case p.attempts > maxHandshakeAttempts:
 			unreachable = true
-			p.giveUp(now)
+			p.giveUp()
 		default:
 			unreachable = true
 			p.attempts++
@@ -189,14 +189,11 @@ func after(at int64, d time.Duration) int64 {
 }
 
 // giveUp ends the attempts at a handshake: nobody is there. Call with mu held.
-func (p *peer) giveUp(now int64) {
+func (p *peer) giveUp() {
 	p.retryAt = 0
 	p.activity.unreplied.Store(0)
 	p.dropInitiation()
 	p.engine.drops[packet.NoSession].Add(uint64(len(p.unstage())))
-	if p.sessionDerivedAt == 0 && p.current.Load() != nil {
-		p.sessionDerivedAt = now
-	}
 }
 
 // jitter is a random part of rekeyJitter.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"time"
 )
@@ -15,9 +16,27 @@ func Upload(ctx context.Context, dial Dial, streams int, d time.Duration) (Moved
 	return bulk(ctx, dial, streams, d, cmdUpload, (*call).upload)
 }
 
-// Download is Upload the other way round.
+// Download receives from the Server by so many connections at once for a time d:
+// what is on its way then does not count.
 func Download(ctx context.Context, dial Dial, streams int, d time.Duration) (Moved, error) {
 	return bulk(ctx, dial, streams, d, cmdDownload, (*call).download)
+}
+
+// Steady is Download by one connection for a time d, of which the first part does
+// not count: what slow start takes.
+func Steady(ctx context.Context, dial Dial, first, d time.Duration) (Moved, error) {
+	c, err := begin(ctx, dial, d, cmdDownload)
+	if err != nil {
+		return Moved{}, err
+	}
+	defer c.Close()
+	start := time.Now()
+	if _, err := c.download(start.Add(first)); err != nil {
+		return Moved{}, err
+	}
+	counted := time.Now()
+	n, err := c.download(start.Add(d))
+	return Moved{Bytes: n, Time: time.Since(counted)}, err
 }
 
 func bulk(ctx context.Context, dial Dial, streams int, d time.Duration, cmd byte, move func(*call, time.Time) (int64, error)) (Moved, error) {
@@ -67,10 +86,17 @@ func (c *call) upload(end time.Time) (int64, error) {
 }
 
 func (c *call) download(end time.Time) (total int64, err error) {
+	if err := c.SetReadDeadline(end); err != nil {
+		return 0, err
+	}
 	buf := make([]byte, chunk)
 	for time.Now().Before(end) {
 		n, err := c.Read(buf)
 		total += int64(n)
+		var late net.Error
+		if errors.As(err, &late) && late.Timeout() {
+			break
+		}
 		if err != nil {
 			return total, err
 		}

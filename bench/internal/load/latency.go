@@ -59,7 +59,7 @@ func Connects(ctx context.Context, dial Dial, atOnce int, d time.Duration) (Late
 			var err error
 			for err == nil && time.Since(start) < d && len(l) < maxLatencies {
 				var took time.Duration
-				if took, err = connect(ctx, dial); err == nil {
+				if took, err = timed(ctx, dial); err == nil {
 					l = append(l, took)
 				}
 			}
@@ -73,16 +73,22 @@ func Connects(ctx context.Context, dial Dial, atOnce int, d time.Duration) (Late
 	return all, errors.Join(failed...)
 }
 
-func connect(ctx context.Context, dial Dial) (time.Duration, error) {
+func timed(ctx context.Context, dial Dial) (time.Duration, error) {
 	start := time.Now()
+	err := Request(ctx, dial)
+	return time.Since(start), err
+}
+
+// Request makes one connection as Connects does.
+func Request(ctx context.Context, dial Dial) error {
 	c, err := begin(ctx, dial, 0, cmdRequest)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer c.Close()
 	answer, err := io.ReadAll(c)
 	if err == nil && len(answer) != 1 {
 		err = fmt.Errorf("the answer has %d bytes, not 1", len(answer))
 	}
-	return time.Since(start), err
+	return err
 }

@@ -71,6 +71,28 @@ func begin(ctx context.Context, dial Dial, d time.Duration, cmd ...byte) (*call,
 	return c, nil
 }
 
+// Echo connects to the Server, which sends back what comes.
+func Echo(ctx context.Context, dial Dial) (net.Conn, error) {
+	return open(ctx, dial, cmdEcho)
+}
+
+// Source connects to the Server, which sends as fast as it can.
+func Source(ctx context.Context, dial Dial) (net.Conn, error) {
+	return open(ctx, dial, cmdDownload)
+}
+
+// open is begin without an end.
+func open(ctx context.Context, dial Dial, cmd byte) (net.Conn, error) {
+	c, err := dial(ctx, "tcp")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write([]byte{cmd}); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
 // Close ends the call.
 func (c *call) Close() error {
 	c.stop()

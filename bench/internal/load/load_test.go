@@ -48,6 +48,13 @@ func TestBulkCountsWhatArrives(t *testing.T) {
 	}
 }
 
+func TestSteadyLeavesTheFirstPartOut(t *testing.T) {
+	m, err := load.Steady(t.Context(), newServer(t), d, 2*d)
+	require.NoError(t, err)
+	require.Positive(t, m.Bytes)
+	require.Less(t, m.Time, 2*d)
+}
+
 func TestRatesAreOfBytesAndTime(t *testing.T) {
 	m := load.Moved{Bytes: 1e9, Time: 2 * time.Second}
 	require.InDelta(t, 4, m.Gbits(), 1e-9)
