@@ -11,10 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/overlayd/overlayd/internal/testnet"
 	"github.com/overlayd/overlayd/overlay"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
 )
 
@@ -142,7 +141,7 @@ func (p *tunPair) theirNode(ns *testnet.Namespace, addr netip.Addr) (node *their
 
 // raise gives the TUN of the current namespace its address and sets it up.
 func raise(addr netip.Addr) error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	h, err := hostnet.Open()
 	if err != nil {
 		return err
 	}
@@ -151,11 +150,7 @@ func raise(addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	a, err := netlink.ParseAddr(netip.PrefixFrom(addr, 24).String())
-	if err != nil {
-		return err
-	}
-	return errors.Join(h.AddrAdd(link, a), h.LinkSetUp(link))
+	return errors.Join(h.SetUp(link.Index), h.AddAddr(link.Index, netip.PrefixFrom(addr, 24)))
 }
 
 // overTUN measures traffic between the kernels of two namespaces. The server and
