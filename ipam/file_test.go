@@ -468,7 +468,7 @@ func TestAFileOfManyPages(t *testing.T) {
 	a, err := Open(path, c)
 	require.NoError(t, err)
 	rng := rand.New(rand.NewPCG(8, 8))
-	leases := fill(t, a, cluster, 20_000)
+	leases := fill(t, a, cluster, 8_000)
 	for round := range 3 {
 		rng.Shuffle(len(leases), func(i, j int) { leases[i], leases[j] = leases[j], leases[i] })
 		half := len(leases) / 2

@@ -86,7 +86,7 @@ func churn(args []string) error {
 // opens the file it worked on: what it was told is done is done, what it was not
 // told is done or not done, and nothing else is there.
 func TestNothingIsLostWhenItIsKilled(t *testing.T) {
-	kills := 100
+	kills := 60
 	if testing.Short() {
 		kills = 10
 	}

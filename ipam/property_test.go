@@ -207,7 +207,7 @@ var errUndo = errors.New("undo")
 // order in which the authority runs them. One transaction in eight is taken back.
 func TestEveryOperationAgreesWithTheOracle(t *testing.T) {
 	const players = 16
-	steps := map[bool]int{false: 150, true: 25}
+	steps := map[bool]int{false: 100, true: 20}
 	eachInTime(t, Config{}, func(t *testing.T, b *bed) {
 		for _, p := range propertyPools {
 			require.NoError(t, b.AddPool(p))
