@@ -11,6 +11,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // schema is the version of the file's content that this package writes, and the
@@ -188,7 +189,7 @@ func openBolt(path string) (*bolt.DB, error) {
 		// Ours is the lock that counts; this one only keeps off tools.
 		Timeout: 100 * time.Millisecond,
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, &HeldError{Path: path}
 	}
 	return db, err

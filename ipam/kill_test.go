@@ -51,9 +51,7 @@ func churn(args []string) error {
 			return 0, err
 		}
 		err := self.Kill()
-		select {
-		case <-make(chan struct{}): // until it takes effect
-		}
+		<-make(chan struct{}) // until it takes effect
 		return 0, err
 	})
 	var wg sync.WaitGroup

@@ -87,7 +87,7 @@ func (s *slots) from(i uint64) (uint64, bool) {
 		if !ok {
 			return 0, false
 		}
-		past := run.lo // everything from r.lo to here is taken
+		var past uint128 // everything from r.lo to here is taken
 		switch {
 		case r.lo.less(run.lo):
 			past = run.lo.prev()

@@ -264,7 +264,7 @@ func TestSecretKeysAreNotLogged(t *testing.T) {
 func TestPublicKeysPrintAsBase64(t *testing.T) {
 	k := aliceKeys(t)
 	require.Equal(t, alicePublic, fmt.Sprint(k.Public))
-	require.Equal(t, alicePublic, fmt.Sprintf("%s", k.Public))
+	require.Equal(t, alicePublic, fmt.Sprintf("%v", k.Public))
 	require.Equal(t, `"`+alicePublic+`"`, fmt.Sprintf("%q", k.Public))
 	require.Contains(t, fmt.Sprintf("%+v", k), alicePublic)
 }
