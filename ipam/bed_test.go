@@ -195,14 +195,14 @@ func sound(a *Authority) error {
 			return fmt.Errorf("record %s is in the wrong pool", addr)
 		}
 		number := fromAddr(addr)
-		if !r.rested {
+		if !r.rested() {
 			n.taken = append(n.taken, span{number, number})
 		}
 		switch {
 		case r.isLease():
 			n.leases++
 			leases++
-		case r.rested:
+		case r.rested():
 			n.rest++
 			remembered++
 		default:
@@ -228,7 +228,7 @@ func sound(a *Authority) error {
 			found := 0
 			var last *record
 			for r := q.queue.front; r != nil; last, r = r, r.next {
-				if found++; r.prev != last || r.rested != q.rested || last != nil && last.seq >= r.seq || a.records.get(r.addr) != r {
+				if found++; r.prev != last || r.rested() != q.rested || last != nil && last.seq >= r.seq || a.records.get(r.addr) != r {
 					return fmt.Errorf("pool %s: a queue is tangled at %s", p.prefix, r.addr)
 				}
 			}

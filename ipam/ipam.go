@@ -126,7 +126,7 @@ func (a *Authority) swap(old, new version) {
 		case from.released == 0:
 			from.pool.leases--
 			a.leases--
-		case from.rested:
+		case from.rested():
 			from.pool.rested.remove(from)
 			a.remembered--
 		default:
@@ -139,7 +139,7 @@ func (a *Authority) swap(old, new version) {
 		case to.released == 0:
 			to.pool.leases++
 			a.leases++
-		case to.rested:
+		case to.rested():
 			to.pool.rested.push(to)
 			a.remembered++
 		default:

@@ -89,7 +89,7 @@ func (tx *Tx) allocateAddr(a netip.Addr, o Owner) (r *record, holder Owner, err 
 	tx.expire(p)
 	old := tx.a.records.get(a)
 	switch {
-	case old == nil || old.rested:
+	case old == nil || old.rested():
 	case old.released == 0 && old.owner.Is(o):
 		return tx.refresh(old, o), holder, nil
 	case old.released == 0:
@@ -168,7 +168,11 @@ func (tx *Tx) Release(leases ...Lease) error {
 
 func (tx *Tx) release(r *record) {
 	tx.a.released++
-	tx.change(r, state{released: tx.now, at: tx.clock, seq: tx.a.released, rested: tx.a.config.Rest == 0})
+	s := state{released: tx.now, at: tx.clock, seq: tx.a.released}
+	if tx.a.config.Rest == 0 {
+		s.at = longAgo
+	}
+	tx.change(r, s)
 	tx.forget(r.pool)
 }
 
@@ -177,7 +181,7 @@ func (tx *Tx) release(r *record) {
 func (tx *Tx) expire(p *pool) {
 	for r := p.resting.front; r != nil && tx.clock-r.at >= tx.a.config.Rest; r = p.resting.front {
 		p.resting.remove(r)
-		r.rested = true
+		r.at = longAgo
 		n := fromAddr(r.addr)
 		p.free.add(n, n)
 		p.rested.push(r)

@@ -58,7 +58,7 @@ func (o Owner) check() error {
 		return fmt.Errorf("%w: an owner's kind is 1 to %d bytes of UTF-8, not %.80q", ErrInvalid, maxKindLen, o.Kind)
 	case o.ID == "" || len(o.ID) > maxIDLen || !utf8.ValidString(o.ID):
 		return fmt.Errorf("%w: an owner's id is 1 to %d bytes of UTF-8, not %.80q", ErrInvalid, maxIDLen, o.ID)
-	case len(o.Boot) > maxBootLen || !utf8.ValidString(o.Boot):
+	case o.Boot != "" && (len(o.Boot) > maxBootLen || !utf8.ValidString(o.Boot)):
 		return fmt.Errorf("%w: a boot id is at most %d bytes of UTF-8, not %.80q", ErrInvalid, maxBootLen, o.Boot)
 	case len(o.Labels) > maxLabels:
 		return fmt.Errorf("%w: %d labels are more than %d", ErrInvalid, len(o.Labels), maxLabels)

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"math"
 	"net/netip"
 	"time"
 )
@@ -90,8 +91,13 @@ type state struct {
 	released int64         // Unix nanoseconds; 0: a lease
 	at       time.Duration // when it was released, on the Authority's own clock
 	seq      uint64        // its place among the released
-	rested   bool          // may be given to another owner
 }
+
+// longAgo is when an address was released that may be given to another owner.
+const longAgo = math.MinInt64
+
+// rested reports whether an address may be given to another owner.
+func (s state) rested() bool { return s.at == longAgo }
 
 // A version is a record as it was or is to be at some time; without one it is an
 // address of which nothing is known.
@@ -119,7 +125,7 @@ func (r *record) lease() Lease {
 func (r *record) isLease() bool { return r != nil && r.released == 0 }
 
 // isFree reports whether an address with this record may be given to anyone.
-func (r *record) isFree() bool { return r == nil || r.rested }
+func (r *record) isFree() bool { return r == nil || r.rested() }
 
 // A queue holds released records in the order of their release.
 type queue struct {

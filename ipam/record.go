@@ -188,6 +188,7 @@ func (d *decoder) end() error {
 // again, one that was set forward ends it at most at once.
 func (r *record) restFrom(now time.Time, rest time.Duration) {
 	age := now.Sub(time.Unix(0, r.released))
-	r.at = -min(max(age, 0), rest)
-	r.rested = -r.at >= rest
+	if r.at = -max(age, 0); -r.at >= rest {
+		r.at = longAgo
+	}
 }

@@ -159,7 +159,7 @@ func (tx *Tx) findSlot(p *pool, bits int, r SubnetRequest) (netip.Prefix, bool) 
 // rest ends the rest of an address before its time.
 func (tx *Tx) rest(r *record) {
 	rested := r.state
-	rested.rested = true
+	rested.at = longAgo
 	tx.change(r, rested)
 }
 

@@ -22,8 +22,9 @@ type change struct {
 }
 
 // Update runs fn as one transaction. When fn returns an error nothing of what it
-// did remains, and Update returns that error. What fn did is seen by nobody else
-// before Update returns. fn must not call the Authority, nor wait for anything.
+// did remains, and Update returns that error. Readers see all of it when it is
+// done, which in a file means on the disk, and before that nothing. fn must not
+// call the Authority, nor wait for anything: it holds up everybody else.
 func (a *Authority) Update(fn func(tx *Tx) error) error {
 	tx, err := a.begin()
 	if err != nil {
