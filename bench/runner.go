@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"time"
 
@@ -92,7 +93,11 @@ func (r *runner) pairs(ctx context.Context, s *scenario) (got samples, err error
 		one := func(scenario string, who side, name string, d time.Duration) (sample, error) {
 			r.progress.begin(s.name, i+1, r.plan.pairs, name)
 			defer r.progress.end()
-			return r.run(ctx, measureJob{Scenario: scenario, Side: who, Time: d})
+			got, err := r.run(ctx, measureJob{Scenario: scenario, Side: who, Time: d})
+			if err != nil {
+				return sample{}, fmt.Errorf("%s, pair %d: %w", name, i+1, err)
+			}
+			return got, nil
 		}
 		a, err := one(s.name, ours, "ours", r.plan.time)
 		if err != nil {

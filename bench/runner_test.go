@@ -104,7 +104,7 @@ func TestARunThatFailsEndsItsScenario(t *testing.T) {
 	f := &fakeRun{samples: map[measureJob][]sample{{Scenario: "x", Side: ours}: {one(1), one(1)}}}
 	row := newFakeRunner(f, 2).row(t.Context(), s)
 	require.Len(t, f.asked, 2)
-	require.Equal(t, "nothing prepared", row.Failed)
+	require.Equal(t, "them, pair 1: nothing prepared", row.Failed)
 	require.False(t, row.Measured())
 }
 

@@ -128,9 +128,7 @@ func (p *tunPair) theirNode(ns *testnet.Namespace, addr netip.Addr) (node *their
 		if t, err = tun.CreateTUN(tunName, mtu); err != nil {
 			return
 		}
-		// Its sockets are opened here and now, rather than where the interface is
-		// heard to be up.
-		if node, err = newTheirNode(t); err != nil {
+		if node, err = newTheirNode(newSteadyTUN(t)); err != nil {
 			return
 		}
 		p.closeLater(node.close)
@@ -138,6 +136,26 @@ func (p *tunPair) theirNode(ns *testnet.Namespace, addr netip.Addr) (node *their
 	})
 	return node, err
 }
+
+// A steadyTUN does not tell that its interface went up or down. Otherwise
+// wireguard-go would open its sockets when it hears of that, which is on another
+// thread and so in another namespace.
+type steadyTUN struct {
+	tun.Device
+	events chan tun.Event
+}
+
+func newSteadyTUN(t tun.Device) *steadyTUN {
+	s := &steadyTUN{Device: t, events: make(chan tun.Event)}
+	go func() {
+		for range t.Events() { // to its end, with the device
+		}
+		close(s.events)
+	}()
+	return s
+}
+
+func (s *steadyTUN) Events() <-chan tun.Event { return s.events }
 
 // raise gives the TUN of the current namespace its address and sets it up.
 func raise(addr netip.Addr) error {

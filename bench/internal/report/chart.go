@@ -1,6 +1,9 @@
 package report
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
 
 // Sizes of the charts, in units of their view boxes.
 const (
@@ -68,7 +71,7 @@ func newBarChart(r *Row) barChart {
 			y += barPitch
 		}
 		add("ours", "ours", f.Ours)
-		add("theirs", r.Peer, f.Theirs)
+		add("theirs", "the peer", f.Theirs)
 		c.Figures = append(c.Figures, figure)
 	}
 	c.Height = y
@@ -136,7 +139,7 @@ func newRatioChart(rows []Row) *ratioChart {
 	for decade := 0.001; decade < 1e5; decade *= 10 {
 		for _, step := range []float64{1, 2, 5} {
 			if v := decade * step; v >= least*0.999 && v <= most*1.001 {
-				c.Ticks = append(c.Ticks, tick{at(v), number(v) + "×"})
+				c.Ticks = append(c.Ticks, tick{at(v), strconv.FormatFloat(v, 'g', 3, 64) + "×"})
 			}
 		}
 	}
