@@ -39,6 +39,9 @@ func (s *Server) handle(ctx context.Context, message []byte, from client) []byte
 			limit = udpLimit(true, opt.UDPSize())
 		}
 	}
+	if from.room > 0 {
+		limit = min(limit, from.room)
+	}
 	packed, err := resp.Pack()
 	if err == nil && len(packed) > limit {
 		// An empty answer with TC makes the client come back over TCP (RFC 2181
@@ -210,7 +213,7 @@ func explain(resp *dns.Msg, code uint16) {
 // records are the set's in rotation, with a name as it was asked for.
 func (s *set) records(text string) []dns.RR {
 	rotated := *s
-	rotated.wire = string(s.appendRotated(nil))
+	rotated.wire = string(s.appendRotated(nil, questionName))
 	rrs := make([]dns.RR, 0, s.count)
 	for rdata := range rotated.data {
 		header := dns.RR_Header{
