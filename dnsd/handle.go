@@ -20,12 +20,12 @@ func (s *Server) handle(ctx context.Context, message []byte, from client) []byte
 	if len(message) < headerSize || message[2]&flagQR != 0 {
 		return nil
 	}
+	if message[2]&opcodeMask != 0 { // whose sections mean other things
+		return s.headerReply(message, dns.RcodeNotImplemented)
+	}
 	req := new(dns.Msg)
 	if req.Unpack(message) != nil {
 		return s.headerReply(message, dns.RcodeFormatError)
-	}
-	if req.Opcode != dns.OpcodeQuery {
-		return s.headerReply(message, dns.RcodeNotImplemented)
 	}
 	if len(req.Question) != 1 || len(req.Answer) > 0 || len(req.Ns) > 0 || options(req) > 1 {
 		return s.headerReply(message, dns.RcodeFormatError) // RFC 9619, RFC 6891 section 6.1.1
