@@ -256,3 +256,18 @@ func TestTCPTable(t *testing.T) {
 	require.Equal(t, true, cells[0]["rack"])
 	require.EqualValues(t, 80, cells[0]["mbit_s"])
 }
+
+func TestRowsComeBackFromTheirJSON(t *testing.T) {
+	r := Report{Rows: []Row{
+		{Scenario: "a", What: "bulk", Peer: "p", Pairs: 3, Figure: Figure{Metric: "m", Unit: "ns", Better: Lower, Ours: NewSpread([]float64{1, 2, 3})}},
+		{Scenario: "b", Peer: "q", Skipped: "needs root"},
+		{Scenario: "c", Failed: "exit status 1"},
+	}}
+	var b bytes.Buffer
+	require.NoError(t, r.JSON(&b))
+	rows, err := ParseRows(b.Bytes())
+	require.NoError(t, err)
+	require.Equal(t, r.Rows, rows)
+	_, err = ParseRows([]byte("{"))
+	require.Error(t, err)
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 
+	"github.com/overlayd/overlayd/bench/internal/report"
 	"github.com/overlayd/overlayd/dnsd"
 	"github.com/overlayd/overlayd/packet"
 )
@@ -28,7 +29,7 @@ type lookUp func(ctx context.Context, req *dns.Msg) []dns.RR
 // and the same answer through miekg/dns: unpacked, looked up and packed, the
 // packet around it left out. It is looked up in a map of addresses, the least
 // there can be to it, and in a zone as CoreDNS keeps it.
-func inline(ctx context.Context, b *bench, s scenario) ([]result, error) {
+func inline(ctx context.Context, b *bench, s scenario) ([]report.Row, error) {
 	dir, err := os.MkdirTemp("", "dns-bench-")
 	if err != nil {
 		return nil, err
@@ -63,7 +64,7 @@ func inline(ctx context.Context, b *bench, s scenario) ([]result, error) {
 		{"miekg/dns, a map", mapLookUp(zone)},
 		{"miekg/dns, CoreDNS's zone", inZone},
 	}
-	var results []result
+	var results []report.Row
 	for _, edns := range []bool{false, true} {
 		messages, packets, err := inlineQueries(to, b.names, edns)
 		if err != nil {
@@ -95,11 +96,11 @@ func inline(ctx context.Context, b *bench, s scenario) ([]result, error) {
 			}
 		}
 		for i, p := range peers {
-			r := result{Scenario: s.name, Peer: p.name, Unit: "ns"}
+			r := report.Row{Scenario: s.name, What: s.what, Peer: p.name, Pairs: b.rounds}
 			if edns {
 				r.Peer += ", EDNS"
 			}
-			r.compare(ours, theirs[i], func(ours, theirs float64) float64 { return theirs / ours })
+			r.Figure = figure("query", "ns", report.Lower, ours, theirs[i])
 			results = append(results, r)
 		}
 	}
