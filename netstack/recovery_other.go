@@ -1,5 +1,0 @@
-//go:build !windows
-
-package netstack
-
-const defaultLossDetection = "rack"
