@@ -8,8 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-// Every default of TCP's settings. bench/TCP.md has what each choice gives over
-// simulated links.
+// Every default of TCP's settings. What bench/TCP.md measured speaks for them.
 const (
 	minTCPBuffer     = tcp.MinBufferSize
 	initialTCPBuffer = 1 << 20
@@ -17,7 +16,7 @@ const (
 
 	defaultRecvBuffer        = 8 << 20
 	defaultSendBuffer        = 6 << 20
-	defaultCongestionControl = "reno"
+	defaultCongestionControl = "cubic"
 	defaultLossDetection     = "sack"
 )
 
@@ -32,15 +31,16 @@ type TCP struct {
 	SendBuffer int
 
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681). Empty means
-	// "reno": gVisor's cubic grows with the time that passed and takes no round trip
-	// for shorter than a millisecond, so that after a loss that was none, as on a busy
-	// machine, it stays slow for long.
+	// "cubic", which fills long links better.
 	CongestionControl string
 
-	// LossDetection is "rack" (RFC 8985) or "sack" (RFC 6675). Empty means "sack":
-	// when the queue in front of a link overflows, gVisor's RACK may crawl at a
-	// tenth of the link for seconds. Where packets overtake each other, or are lost
-	// by chance on a path shorter than a few milliseconds, "rack" is the better.
+	// LossDetection is "rack" (RFC 8985) or "sack" (RFC 6675). Empty means "sack".
+	//
+	// RACK stands reordering better. But gVisor's probes for a lost tail after two
+	// round trips, however short, and takes the answer of a receiver that sends no
+	// duplicate SACK (RFC 2883), as its own, for a loss: a busy machine is enough,
+	// and where a link's queue does overflow it falls into timeouts. It also has no
+	// allowance for a clock as coarse as that of Windows.
 	LossDetection string
 }
 
