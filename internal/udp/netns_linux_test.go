@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -122,6 +123,10 @@ func TestALinkLocalEndpointKeepsItsZone(t *testing.T) {
 	run(t, "ip link set left up")
 	run(t, "ip link set right up")
 	run(t, "ip -6 addr add fe80::1/64 dev left nodad")
+	require.Eventually(t, func() bool { // the kernel gets round to it in the background
+		out, err := exec.Command("ip", "-6", "route", "show", "table", "local", "dev", "left").Output()
+		return err == nil && strings.Contains(string(out), "fe80::1 ")
+	}, 10*time.Second, time.Millisecond)
 	a, b := start(t, Config{}, openBatch), start(t, Config{}, openBatch)
 	s := socketFor(t, b, netip.IPv6Loopback())
 	for _, zone := range []string{"left", zoneOf(t, "left")} {
