@@ -123,10 +123,7 @@ func TestALinkLocalEndpointKeepsItsZone(t *testing.T) {
 	run(t, "ip link set left up")
 	run(t, "ip link set right up")
 	run(t, "ip -6 addr add fe80::1/64 dev left nodad")
-	require.Eventually(t, func() bool { // the kernel gets round to it in the background
-		out, err := exec.Command("ip", "-6", "route", "show", "table", "local", "dev", "left").Output()
-		return err == nil && strings.Contains(string(out), "fe80::1 ")
-	}, 10*time.Second, time.Millisecond)
+	awaitLocal(t, "fe80::1", "left")
 	a, b := start(t, Config{}, openBatch), start(t, Config{}, openBatch)
 	s := socketFor(t, b, netip.IPv6Loopback())
 	for _, zone := range []string{"left", zoneOf(t, "left")} {
@@ -150,6 +147,21 @@ func TestALinkLocalEndpointKeepsItsZone(t *testing.T) {
 	sent, err := a.Send(0, []Message{{Data: datagrams(100, 100), Endpoint: Endpoint{Addr: to}}})
 	require.Error(t, err)
 	require.Zero(t, sent)
+}
+
+// awaitLocal waits for the kernel to take packets to an address as its own, which
+// it sees to in the background. It runs on the test's own thread, whose namespace
+// this is about.
+func awaitLocal(t *testing.T, addr, device string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		out, err := exec.Command("ip", "-6", "route", "show", "table", "local", "dev", device).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		if strings.Contains(string(out), addr+" ") {
+			return
+		}
+		require.True(t, time.Now().Before(deadline), "%s did not become local: %s", addr, out)
+	}
 }
 
 func zoneOf(t *testing.T, name string) string {
