@@ -35,7 +35,6 @@ func overPairs(b *testing.B, f func(b *testing.B, p *pair)) {
 			if _, err := load.RoundTrips(b.Context(), p.dial, 50*time.Millisecond); err != nil {
 				b.Fatal(err)
 			}
-			b.ReportAllocs()
 			f(b, p)
 		})
 	}
@@ -64,6 +63,7 @@ func benchmarkTCP(b *testing.B, p *pair, streams int) {
 	}
 	failed := make(chan error, streams)
 	b.SetBytes(int64(streams * size))
+	b.ReportAllocs()
 	for b.Loop() {
 		for i, c := range conns {
 			go func() {
@@ -88,6 +88,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		}
 		defer c.Close()
 		var one [1]byte
+		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := c.Write(one[:]); err != nil {
 				b.Fatal(err)
@@ -102,11 +103,30 @@ func BenchmarkRoundTrip(b *testing.B) {
 // BenchmarkConnect is a connection, a request, its answer and the end.
 func BenchmarkConnect(b *testing.B) {
 	overPairs(b, func(b *testing.B, p *pair) {
+		b.ReportAllocs()
 		for b.Loop() {
 			if err := load.Request(b.Context(), p.dial); err != nil {
 				b.Fatal(err)
 			}
 		}
+	})
+}
+
+// BenchmarkDatagrams is a tenth of a second of datagrams of 1,200 bytes, as fast as
+// they leave; what counts is how many arrive.
+func BenchmarkDatagrams(b *testing.B) {
+	overPairs(b, func(b *testing.B, p *pair) {
+		var got load.Received
+		for b.Loop() {
+			r, err := load.Datagrams(b.Context(), p.dial, 1200, 100*time.Millisecond)
+			if err != nil {
+				b.Fatal(err)
+			}
+			got.Datagrams += r.Datagrams
+			got.Time += r.Time
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(got.PerSecond(), "datagrams/s")
 	})
 }
 

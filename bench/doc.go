@@ -17,5 +17,6 @@
 //
 // The same loads are Go benchmarks, for benchstat:
 //
-//	go test -bench . -count 6 ./bench | benchstat bench/baseline.txt -
+//	go test -run NONE -bench . -benchtime 300ms -count 6 ./bench > new.txt
+//	benchstat bench/baseline.txt new.txt
 package main

@@ -62,7 +62,7 @@ func TestACommandMeasuresEndToEnd(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, string(text), want)
 	}
-	require.Contains(t, stdout.String(), "netstack-rtt against wireguard-go, 1 pairs")
+	require.Contains(t, stdout.String(), "netstack-rtt against wireguard-go, 1 pair:")
 	require.Contains(t, stderr.String(), "[2/3] netstack-rtt, pair 1 of 1: wireguard-go")
 }
 

@@ -13,8 +13,8 @@ import (
 
 // What every link of the table has in common.
 const (
-	// leastQueue is the room in front of the link, in time; a longer round trip
-	// has as much as itself (RFC 3439 section 3.3: one bandwidth-delay product).
+	// leastQueue is the room in front of the link, in time. A longer round trip has
+	// as much as itself: the bandwidth-delay product, which routers used to have.
 	leastQueue = 10 * time.Millisecond
 
 	// A share of the packets is held back for so long that others overtake it.

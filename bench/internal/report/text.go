@@ -17,7 +17,7 @@ func (r *Row) Text(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s\n  %s\n\n", title, r.fate())
 		return err
 	}
-	fmt.Fprintf(w, "%s, %d pairs: %s\n", title, r.Pairs, r.What)
+	fmt.Fprintf(w, "%s, %s: %s\n", title, r.runs(), r.What)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range r.Figures() {
 		fmt.Fprintf(t, "  %s\t%s\t%s", f.Metric, f.Unit, spread(f.Ours))
@@ -34,6 +34,18 @@ func (r *Row) Text(w io.Writer) error {
 	}
 	_, err := fmt.Fprintln(w)
 	return err
+}
+
+// runs is how often it was measured.
+func (r *Row) runs() string {
+	kind := "run"
+	if r.Peer != "" {
+		kind = "pair"
+	}
+	if r.Pairs != 1 {
+		kind += "s"
+	}
+	return fmt.Sprintf("%d %s", r.Pairs, kind)
 }
 
 // fate is why there are no figures.
