@@ -26,19 +26,20 @@ import (
 
 // A result compares us with one peer in one scenario.
 type result struct {
-	Scenario string    `json:"scenario"`
-	Peer     string    `json:"peer"`
-	Unit     string    `json:"unit"`
-	Ours     float64   `json:"ours"` // median of the rounds
-	Theirs   float64   `json:"theirs"`
-	Ratio    spread    `json:"ratio"` // ours to theirs, as many times better as it says
-	P50      *duration `json:"p50_us,omitempty"`
-	P99      *duration `json:"p99_us,omitempty"`
-	Skipped  string    `json:"skipped,omitempty"`
+	Scenario string  `json:"scenario"`
+	Peer     string  `json:"peer"`
+	Unit     string  `json:"unit"`
+	Ours     float64 `json:"ours"` // median of the rounds
+	Theirs   float64 `json:"theirs"`
+	Ratio    spread  `json:"ratio"`            // ours to theirs, as many times better as it says
+	CPU      *pair   `json:"cpu_us,omitempty"` // of the server, a query
+	P50      *pair   `json:"p50_us,omitempty"` // of a query's time, at a fixed rate
+	P99      *pair   `json:"p99_us,omitempty"`
+	Skipped  string  `json:"skipped,omitempty"`
 }
 
-// A duration is that of one query, in µs, for both.
-type duration struct {
+// A pair is the medians of the rounds, in µs, for both.
+type pair struct {
 	Ours   float64 `json:"ours"`
 	Theirs float64 `json:"theirs"`
 }
@@ -119,7 +120,8 @@ func show(r result, asJSON bool) {
 	fmt.Printf("%-11s %-34s %9.0f to %9.0f %-9s ×%.2f [%.2f to %.2f]", r.Scenario, r.Peer,
 		r.Ours, r.Theirs, r.Unit, r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
 	if r.P99 != nil {
-		fmt.Printf("   p50 %.0f to %.0f µs, p99 %.0f to %.0f µs", r.P50.Ours, r.P50.Theirs, r.P99.Ours, r.P99.Theirs)
+		fmt.Printf("   CPU %.1f to %.1f µs, p50 %.0f to %.0f µs, p99 %.0f to %.0f µs",
+			r.CPU.Ours, r.CPU.Theirs, r.P50.Ours, r.P50.Theirs, r.P99.Ours, r.P99.Theirs)
 	}
 	fmt.Println()
 }
@@ -146,15 +148,14 @@ func loaded(ctx context.Context, b *bench, s scenario) ([]result, error) {
 		defer up.stop()
 		upstream = up.addr.String()
 	}
-	rates := make([][]float64, len(servers))
-	latencies := make([][2][]float64, len(servers))
+	loads := make([][]load, len(servers))
 	missing := make([]string, len(servers))
 	for range b.rounds {
 		for i, server := range servers {
 			if missing[i] != "" {
 				continue
 			}
-			rate, latency, err := measure(ctx, b, s, server, dir, upstream)
+			l, err := measure(ctx, b, s, server, dir, upstream)
 			if errors.Is(err, errMissing) {
 				missing[i] = err.Error()
 				continue
@@ -162,19 +163,28 @@ func loaded(ctx context.Context, b *bench, s scenario) ([]result, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", server.name, err)
 			}
-			rates[i] = append(rates[i], rate)
-			for j := range latency {
-				latencies[i][j] = append(latencies[i][j], latency[j])
-			}
+			loads[i] = append(loads[i], l)
 		}
 	}
 	var results []result
 	for i, server := range servers[1:] {
 		r := result{Scenario: s.name, Peer: server.name, Unit: "queries/s", Skipped: missing[i+1]}
 		if r.Skipped == "" {
-			r.compare(rates[0], rates[i+1], func(ours, theirs float64) float64 { return ours / theirs })
-			r.P50 = &duration{median(latencies[0][0]), median(latencies[i+1][0])}
-			r.P99 = &duration{median(latencies[0][1]), median(latencies[i+1][1])}
+			both := func(of func(load) float64) (ours, theirs []float64) {
+				for round := range b.rounds {
+					ours, theirs = append(ours, of(loads[0][round])), append(theirs, of(loads[i+1][round]))
+				}
+				return ours, theirs
+			}
+			medians := func(of func(load) float64) *pair {
+				ours, theirs := both(of)
+				return &pair{median(ours), median(theirs)}
+			}
+			ours, theirs := both(func(l load) float64 { return l.rate })
+			r.compare(ours, theirs, func(ours, theirs float64) float64 { return ours / theirs })
+			r.CPU = medians(func(l load) float64 { return l.cpu })
+			r.P50 = medians(func(l load) float64 { return l.p50 })
+			r.P99 = medians(func(l load) float64 { return l.p99 })
 		}
 		results = append(results, r)
 	}
