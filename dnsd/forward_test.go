@@ -424,9 +424,7 @@ func TestLoopsAreSeen(t *testing.T) {
 			from := client{addr: netip.MustParseAddrPort("127.0.0.1:9"), recurse: true}
 			return [][]byte{s.handle(context.Background(), raw[:len(raw)-optSize], from)}
 		})
-		began := time.Now()
 		require.Equal(t, dns.RcodeServerFailure, askOnce(t, s, "a-name-with-many-letters.example.com.").Rcode)
-		require.Less(t, time.Since(began), attemptTimeouts[0])
 		require.EqualValues(t, 1, s.Stats().Loops)
 		require.EqualValues(t, 1, middle.asked.Load())
 		require.False(t, s.Stats().Upstream[0].Up)

@@ -18,41 +18,64 @@ import (
 // every server keeps up with on two cores shared with the loader.
 const steadyRate = 10_000
 
-var queriesPerSecond = regexp.MustCompile(`Queries per second: +([0-9.]+)`)
+// A load is what was measured of one server in one round.
+type load struct {
+	rate     float64 // queries answered a second
+	cpu      float64 // of the server, in µs a query
+	p50, p99 float64 // of a query's time, in µs
+}
 
-// measure starts a server and returns how many queries a second it answers, and
-// the median and the 99th percentile of the time one takes, in µs.
-func measure(ctx context.Context, b *bench, s scenario, kind server, dir, upstream string) (rate float64, latency [2]float64, err error) {
+var (
+	queriesPerSecond = regexp.MustCompile(`Queries per second: +([0-9.]+)`)
+	queriesCompleted = regexp.MustCompile(`Queries completed: +([0-9]+)`)
+)
+
+// measure starts a server and puts it under load.
+func measure(ctx context.Context, b *bench, s scenario, kind server, dir, upstream string) (l load, err error) {
 	p, err := start(ctx, kind, dir, upstream)
 	if err != nil {
-		return 0, latency, err
+		return l, err
 	}
 	defer p.stop()
 	args := append([]string{
 		"-s", p.addr.Addr().String(), "-p", strconv.Itoa(int(p.addr.Port())), "-d", filepath.Join(dir, "queries"),
 		"-c", "16", "-T", "2", "-l", strconv.FormatFloat(b.length.Seconds(), 'f', -1, 64),
 	}, s.flags...)
-	warm := slices.Concat(args, []string{"-n", "1"})
-	if _, err := dnsperf(ctx, warm); err != nil {
-		return 0, latency, err
-	}
-	out, err := dnsperf(ctx, slices.Concat(args, []string{"-v", "-Q", strconv.Itoa(steadyRate)}))
+	warm, err := dnsperf(ctx, slices.Concat(args, []string{"-n", "1"}))
 	if err != nil {
-		return 0, latency, err
+		return l, err
 	}
-	if latency, err = percentiles(out); err != nil {
-		return 0, latency, err
-	}
-	out, err = dnsperf(ctx, slices.Concat(args, []string{"-q", "256"}))
+	steady, err := dnsperf(ctx, slices.Concat(args, []string{"-v", "-Q", strconv.Itoa(steadyRate)}))
 	if err != nil {
-		return 0, latency, err
+		return l, err
 	}
-	match := queriesPerSecond.FindSubmatch(out)
+	full, err := dnsperf(ctx, slices.Concat(args, []string{"-q", "256"}))
+	if err != nil {
+		return l, err
+	}
+	cpu, queries := p.stop(), 0.0
+	for _, out := range [][]byte{warm, steady, full} {
+		n, err := figure(queriesCompleted, out)
+		if err != nil {
+			return l, err
+		}
+		queries += n
+	}
+	l.cpu = float64(cpu.Microseconds()) / queries
+	if l.p50, l.p99, err = percentiles(steady); err != nil {
+		return l, err
+	}
+	l.rate, err = figure(queriesPerSecond, full)
+	return l, err
+}
+
+// figure is the number in a line of what dnsperf says.
+func figure(line *regexp.Regexp, out []byte) (float64, error) {
+	match := line.FindSubmatch(out)
 	if match == nil {
-		return 0, latency, fmt.Errorf("dnsperf says nothing of queries per second:\n%s", out)
+		return 0, fmt.Errorf("dnsperf says nothing of %v:\n%s", line, out)
 	}
-	rate, err = strconv.ParseFloat(string(match[1]), 64)
-	return rate, latency, err
+	return strconv.ParseFloat(string(match[1]), 64)
 }
 
 func dnsperf(ctx context.Context, args []string) ([]byte, error) {
@@ -68,7 +91,7 @@ func dnsperf(ctx context.Context, args []string) ([]byte, error) {
 
 // percentiles reads the time of each query from dnsperf -v: lines of a response
 // code, a name, a type and a number of seconds.
-func percentiles(out []byte) (latency [2]float64, err error) {
+func percentiles(out []byte) (p50, p99 float64, err error) {
 	var times []float64
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	for lines.Scan() {
@@ -83,8 +106,8 @@ func percentiles(out []byte) (latency [2]float64, err error) {
 		times = append(times, t*1e6)
 	}
 	if len(times) == 0 {
-		return latency, errors.New("dnsperf says nothing of single queries")
+		return 0, 0, errors.New("dnsperf says nothing of single queries")
 	}
 	slices.Sort(times)
-	return [2]float64{times[len(times)/2], times[len(times)*99/100]}, nil
+	return times[len(times)/2], times[len(times)*99/100], nil
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -111,7 +112,7 @@ var errMissing = errors.New("not measured")
 // A process is a server that runs.
 type process struct {
 	addr netip.AddrPort
-	stop func()
+	stop func() (cpu time.Duration) // that it used
 }
 
 // start runs a server and returns when it answers.
@@ -149,10 +150,11 @@ func start(ctx context.Context, kind server, dir, upstream string) (*process, er
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	p := &process{addr: addr, stop: func() {
+	p := &process{addr: addr, stop: sync.OnceValue(func() time.Duration {
 		cmd.Process.Kill()
 		<-ended
-	}}
+		return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	})}
 	client := dns.Client{Timeout: 200 * time.Millisecond}
 	for began := time.Now(); time.Since(began) < 20*time.Second; {
 		select {
