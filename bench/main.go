@@ -31,6 +31,8 @@ type options struct {
 	json     string
 	markdown string
 	html     string
+
+	outside []outsideRun // wanted, as run says
 }
 
 // command runs the bench and returns the exit status: 1 when something failed, 2
@@ -56,7 +58,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return 2
 	}
-	measure := func() (*output, error) { return measureScenarios(ctx, selected, o.quick, stdout, stderr) }
+	measure := func() (*output, error) { return measureScenarios(ctx, selected, o.outside, o.quick, stdout, stderr) }
 	if o.tcp {
 		measure = func() (*output, error) { return measureTCP(ctx, o.quick, stdout, stderr) }
 	}
@@ -100,7 +102,14 @@ func (o *options) check(rest []string) ([]*scenario, error) {
 			selected = append(selected, &scenarios[i])
 		}
 	}
-	if len(selected) == 0 {
+	for i := range outsides {
+		for _, name := range outsides[i].names {
+			if want.MatchString(name) {
+				o.outside = append(o.outside, outsideRun{&outsides[i], name})
+			}
+		}
+	}
+	if len(selected)+len(o.outside) == 0 {
 		return nil, fmt.Errorf("-run %q: no scenario has such a name", o.run)
 	}
 	return selected, nil
@@ -134,23 +143,36 @@ func writeFile(name string, write func(io.Writer) error) error {
 
 // measureScenarios runs the scenarios and prints each when it is done. It fails
 // when one of them did, with what the others measured.
-func measureScenarios(ctx context.Context, selected []*scenario, quick bool, stdout, stderr io.Writer) (*output, error) {
+func measureScenarios(ctx context.Context, selected []*scenario, outside []outsideRun, quick bool, stdout, stderr io.Writer) (*output, error) {
 	r := &report.Report{Machine: thisMachine(), Quick: quick}
 	fmt.Fprintf(stdout, "%s\n\n", r.Machine)
 	run := newRunner(selected, quick, newProgress(stderr))
 	var failed []error
+	keep := func(rows ...report.Row) error {
+		for _, row := range rows {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if row.Failed != "" {
+				failed = append(failed, fmt.Errorf("%s: %s", row.Scenario, row.Failed))
+			}
+			if err := row.Text(stdout); err != nil {
+				return err
+			}
+			r.Rows = append(r.Rows, row)
+		}
+		return nil
+	}
 	for _, s := range selected {
-		row := run.row(ctx, s)
-		if err := ctx.Err(); err != nil {
+		if err := keep(run.row(ctx, s)); err != nil {
 			return nil, err
 		}
-		if row.Failed != "" {
-			failed = append(failed, fmt.Errorf("%s: %s", s.name, row.Failed))
-		}
-		if err := row.Text(stdout); err != nil {
+	}
+	for _, o := range outside {
+		fmt.Fprintf(stderr, "%s, by a command of bench/peers\n", o.name)
+		if err := keep(o.rows(ctx, o.name, quick)...); err != nil {
 			return nil, err
 		}
-		r.Rows = append(r.Rows, row)
 	}
 	return &output{json: r.JSON, markdown: r.Markdown, html: r.HTML}, errors.Join(failed...)
 }

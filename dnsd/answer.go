@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 
 	"github.com/miekg/dns"
@@ -19,9 +20,9 @@ const (
 )
 
 // answer turns the query in buf[:n] into its answer, in place, and returns its
-// length, at most len(buf). It knows the names of our zones that are no alias
-// and what is fresh in the cache, and leaves all else to handle, which answers
-// the same where both do. It does not allocate.
+// length, at most len(buf). It knows the names of our zones and what is fresh in
+// the cache, and leaves all else to handle, which answers the same where both do.
+// It does not allocate.
 func (w *worker) answer(buf []byte, n int, from *client) (int, verdict) {
 	q := &w.query
 	if !q.parse(buf[:n]) || q.class != dns.ClassINET || q.version != 0 {
@@ -44,44 +45,66 @@ func (w *worker) answer(buf []byte, n int, from *client) (int, verdict) {
 	return 0, general
 }
 
-// authoritative answers from a zone (RFC 1034 section 4.3.2). The question stays
-// as it was asked, in its own case, and records point back to it.
+// authoritative answers from our zones (RFC 1034 section 4.3.2), as far as aliases
+// lead within them. The question stays as it was asked, in its own case, and
+// records point back to it, or to the alias that led to them.
 func (w *worker) authoritative(buf []byte, limit int, from *client, snap *snapshot, o *owner, zone string) (int, verdict) {
 	q := &w.query
-	var found *set
-	if o != nil {
-		if found = snap.find(o, q.recordType); found == nil && o.index(dns.TypeCNAME) >= 0 {
-			return 0, general
-		}
-	}
-	size := rrHeader + len(snap.soaData())
-	if found != nil {
-		size = len(found.wire)
-	}
 	a := reply{flags: flagAA}
 	if from.recurse {
 		a.ra = flagRA
 	}
 	out := buf[:q.end]
-	switch {
-	case !w.fits(size, limit):
-		if from.transport == overTCP {
-			return 0, general // it fits a message, but not this buffer
-		}
-		a.flags |= flagTC
-	case found != nil:
-		out, a.answers = found.appendRotated(out), found.count
-	default:
-		// The zone's name is the end of the name asked for.
-		at := 0xc000 | uint16(q.end-4-len(zone))
-		out = appendRecord(out, at, dns.TypeSOA, snap.zone.negativeTTL, snap.soaData())
-		a.authorities = 1
-		if o == nil {
+	begin, end := headerSize, q.end-4 // where the name stands that is looked up
+	for {
+		var found *set
+		alias := false
+		if o != nil {
+			if found = snap.find(o, q.recordType); found == nil {
+				found = snap.find(o, dns.TypeCNAME)
+				alias = found != nil
+			}
+		} else {
 			a.rcode = dns.RcodeNameError
 		}
+		size := rrHeader + len(snap.soaData())
+		if found != nil {
+			size = len(found.wire)
+		}
+		switch {
+		case !w.fits(len(out)+size, limit):
+			if from.transport == overTCP || a.answers > 0 {
+				return 0, general // which has more room, or knows where the aliases end
+			}
+			a.flags |= flagTC
+			return w.finish(out, a), answered
+		case found == nil:
+			// The zone's name is the end of the name looked up.
+			out = appendRecord(out, pointer(end-len(zone)), dns.TypeSOA, snap.zone.negativeTTL, snap.soaData())
+			a.authorities = 1
+			return w.finish(out, a), answered
+		}
+		out = found.appendRotated(out, pointer(begin))
+		a.answers += found.count
+		if !alias {
+			return w.finish(out, a), answered
+		}
+		begin, end = len(out)-(size-rrHeader), len(out)
+		if a.answers > maxAliases || begin >= maxPointer {
+			return 0, general
+		}
+		w.target.read(out[begin:])
+		if snap, o, zone = w.server.match(&w.target); zone == "" {
+			return 0, general
+		}
 	}
-	return w.finish(out, a), answered
 }
+
+// maxPointer is what a pointer to a name cannot reach (RFC 1035 section 4.1.4).
+const maxPointer = 1 << 14
+
+// pointer is a name that stands elsewhere in the message.
+func pointer(at int) uint16 { return 0xc000 | uint16(at) }
 
 // cached answers what an upstream said before and still holds.
 func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
@@ -93,7 +116,7 @@ func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
 	}
 	a := reply{ra: flagRA, rcode: e.rcode}
 	out := buf[:q.end]
-	if w.fits(len(e.body), limit) {
+	if w.fits(q.end+len(e.body), limit) {
 		out = e.appendBody(out, w.now, false)
 		a.answers, a.authorities = e.counts[0], e.counts[1]
 	} else if from.transport == overTCP {
@@ -106,12 +129,13 @@ func (w *worker) cached(buf []byte, limit int, from *client) (int, verdict) {
 	return w.finish(out, a), answered
 }
 
-// fits reports whether records of so many bytes fit behind the question.
+// fits reports whether an answer of so many bytes, and an OPT record if one is
+// due, are within a limit.
 func (w *worker) fits(size, limit int) bool {
 	if w.query.edns {
-		limit -= optSize
+		size += optSize
 	}
-	return w.query.end+size <= limit
+	return size <= limit
 }
 
 // A reply is what the header of an answer says.
@@ -138,15 +162,23 @@ func (w *worker) finish(out []byte, a reply) int {
 // soaData is the data of the SOA record.
 func (s *snapshot) soaData() string { return s.soa.wire[rrHeader:] }
 
-// appendRotated appends the set's records beginning at a random one, so that
-// clients which take the first are spread over all (RFC 1794).
-func (s *set) appendRotated(b []byte) []byte {
-	at := 0
+// appendRotated appends the set's records, their name being the pointer at,
+// beginning with a random one, so that clients which take the first are spread
+// over all (RFC 1794).
+func (s *set) appendRotated(b []byte, at uint16) []byte {
+	first := 0
 	if s.count > 1 {
 		for range rand.Uint32N(uint32(s.count)) {
-			at += firstRecord(s.wire[at:])
+			first += firstRecord(s.wire[first:])
 		}
 	}
-	b = append(b, s.wire[at:]...)
-	return append(b, s.wire[:at]...)
+	begin := len(b)
+	b = append(b, s.wire[first:]...)
+	b = append(b, s.wire[:first]...)
+	if at != questionName {
+		for r := b[begin:]; len(r) > 0; r = r[rrHeader+int(binary.BigEndian.Uint16(r[rrHeader-2:])):] {
+			binary.BigEndian.PutUint16(r, at)
+		}
+	}
+	return b
 }

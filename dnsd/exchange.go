@@ -85,12 +85,20 @@ func (s *sent) id() uint16   { return binary.BigEndian.Uint16(s.message) }
 func (s *sent) name() []byte { return s.message[headerSize : s.end-4] }
 
 // match says how far a reply answers the query: its identifier and question must
-// be ours, the name to the letter. folded is true where only the case differs.
+// be ours, the name to the letter. folded is true where only the case differs. A
+// resolver that could not read the query may leave the question out, but then
+// says nothing else either.
 func (s *sent) match(reply []byte) (ok, folded bool) {
-	if len(reply) < s.end || reply[0] != s.message[0] || reply[1] != s.message[1] {
+	if len(reply) < headerSize || reply[0] != s.message[0] || reply[1] != s.message[1] {
 		return false, false
 	}
-	if reply[2]&flagQR == 0 || reply[2]&opcodeMask != 0 || reply[4] != 0 || reply[5] != 1 {
+	if reply[2]&flagQR == 0 || reply[2]&opcodeMask != 0 {
+		return false, false
+	}
+	switch questions := binary.BigEndian.Uint16(reply[4:]); {
+	case questions == 0:
+		return !conclusive(int(reply[3] & 0xf)), false
+	case questions != 1, len(reply) < s.end:
 		return false, false
 	}
 	ours, theirs := s.message[headerSize:s.end], reply[headerSize:s.end]

@@ -345,6 +345,25 @@ func TestHostileAnswersAreNotBelieved(t *testing.T) {
 		s := forwarding(t, &Forward{Upstreams: []Upstream{lame.upstream(), up.upstream()}})
 		require.Len(t, askOnce(t, s, "example.com.").Answer, 1)
 	})
+	t.Run("RFC 6891 7: also one that says so with a header alone", func(t *testing.T) {
+		up := newUpstream(t, func(raw []byte, tcp bool) [][]byte {
+			if raw[11] > 0 {
+				return [][]byte{{raw[0], raw[1], raw[2] | flagQR, dns.RcodeFormatError, 11: 0}}
+			}
+			return good(raw, tcp)
+		})
+		s := forwarding(t, &Forward{Upstreams: []Upstream{up.upstream()}})
+		require.Len(t, askOnce(t, s, "example.com.").Answer, 1)
+		require.EqualValues(t, 2, up.asked.Load())
+	})
+	t.Run("but nothing is settled without the question", func(t *testing.T) {
+		up := newUpstream(t, func(raw []byte, tcp bool) [][]byte {
+			return [][]byte{{raw[0], raw[1], raw[2] | flagQR, dns.RcodeNameError, 11: 0}, good(raw, tcp)[0]}
+		})
+		s := forwarding(t, &Forward{Upstreams: []Upstream{up.upstream()}})
+		require.Len(t, askOnce(t, s, "example.com.").Answer, 1)
+		require.EqualValues(t, 1, s.Stats().Rejected)
+	})
 	t.Run("RFC 6891 7: an upstream without EDNS is asked without", func(t *testing.T) {
 		up := newUpstream(t, func(raw []byte, tcp bool) [][]byte {
 			if raw[11] > 0 {

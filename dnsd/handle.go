@@ -20,12 +20,12 @@ func (s *Server) handle(ctx context.Context, message []byte, from client) []byte
 	if len(message) < headerSize || message[2]&flagQR != 0 {
 		return nil
 	}
+	if message[2]&opcodeMask != 0 { // whose sections mean other things
+		return s.headerReply(message, dns.RcodeNotImplemented)
+	}
 	req := new(dns.Msg)
 	if req.Unpack(message) != nil {
 		return s.headerReply(message, dns.RcodeFormatError)
-	}
-	if req.Opcode != dns.OpcodeQuery {
-		return s.headerReply(message, dns.RcodeNotImplemented)
 	}
 	if len(req.Question) != 1 || len(req.Answer) > 0 || len(req.Ns) > 0 || options(req) > 1 {
 		return s.headerReply(message, dns.RcodeFormatError) // RFC 9619, RFC 6891 section 6.1.1
@@ -38,6 +38,9 @@ func (s *Server) handle(ctx context.Context, message []byte, from client) []byte
 		if opt != nil {
 			limit = udpLimit(true, opt.UDPSize())
 		}
+	}
+	if from.room > 0 {
+		limit = min(limit, from.room)
 	}
 	packed, err := resp.Pack()
 	if err == nil && len(packed) > limit {
@@ -210,7 +213,7 @@ func explain(resp *dns.Msg, code uint16) {
 // records are the set's in rotation, with a name as it was asked for.
 func (s *set) records(text string) []dns.RR {
 	rotated := *s
-	rotated.wire = string(s.appendRotated(nil))
+	rotated.wire = string(s.appendRotated(nil, questionName))
 	rrs := make([]dns.RR, 0, s.count)
 	for rdata := range rotated.data {
 		header := dns.RR_Header{

@@ -33,6 +33,7 @@ func TestWhatIsNoOrdinaryQueryIsAnsweredAsTheRFCsSay(t *testing.T) {
 		{"RFC 1035 4.1.1: less than a header is not answered", []byte("hello, you"), -1},
 		{"RFC 1035 4.1.1: NOTIFY is not implemented", query(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), dns.RcodeNotImplemented},
 		{"RFC 1035 4.1.1: UPDATE is not implemented", query(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }), dns.RcodeNotImplemented},
+		{"RFC 2136 2.2: whatever it holds", append(query(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate })[:12], 255), dns.RcodeNotImplemented},
 		{"RFC 6895 2.2: an opcode nobody knows is not implemented", query(func(m *dns.Msg) { m.Opcode = 15 }), dns.RcodeNotImplemented},
 		{"RFC 9619 3: two questions are an error", query(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), dns.RcodeFormatError},
 		{"RFC 9619 3: no question is an error", query(func(m *dns.Msg) { m.Question = nil }), dns.RcodeFormatError},

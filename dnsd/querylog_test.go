@@ -32,7 +32,7 @@ func TestQueriesAreLogged(t *testing.T) {
 	server := listen(t, s, "127.0.0.1:0").Addr().String()
 	for _, c := range []struct{ network, name, rcode string }{
 		{"udp", "web.overlay.internal.", "NOERROR"},
-		{"udp", "www.overlay.internal.", "NOERROR"}, // of the general path
+		{"udp", "away.overlay.internal.", "NOERROR"}, // of the general path
 		{"tcp", "nope.overlay.internal.", "NXDOMAIN"},
 		{"tcp", "example.com.", "REFUSED"},
 	} {

@@ -144,7 +144,7 @@ func (st *Stage) one(w *worker, p *packet.Packet, lane, mtu int, outbound bool) 
 	at := len(p.Data) - len(t) + 8
 	room := max(min(cap(p.Data)-packet.Slack, mtu), at+n)
 	buf := p.Data[at:room]
-	from := client{addr: p.Src(), transport: inPath}
+	from := client{addr: p.Src(), transport: inPath, room: min(mtu, packetRoom-packet.Slack) - at}
 	length, v := w.receive(buf, n, &from)
 	if v == general {
 		if !outbound {

@@ -2,6 +2,7 @@ package dnsd
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -136,7 +137,12 @@ func TestAStageAnswersFromThePacketItself(t *testing.T) {
 }
 
 func TestAStageSetsTCWhenTheAnswerDoesNotFit(t *testing.T) {
-	s := testServer(t, Config{Zones: []*Zone{testZone(t)}})
+	var many []string
+	for i := range 20 {
+		many = append(many, fmt.Sprint("many.example.com. 60 IN A 192.0.2.", i))
+	}
+	up := newUpstream(t, answers(0, many...))
+	s := testServer(t, Config{Zones: []*Zone{testZone(t)}, Forward: &Forward{Upstreams: []Upstream{up.upstream()}}})
 	st, device := newStage(t, s)
 	big := question1("big.overlay.internal.", dns.TypeTXT)
 	big.SetEdns0(4096, false)
@@ -147,6 +153,11 @@ func TestAStageSetsTCWhenTheAnswerDoesNotFit(t *testing.T) {
 	device.mtu = 100
 	b = pass(st.Outbound, datagram(host4, stage4, pack(t, pool)))
 	require.True(t, unwrap(t, b.Bounced()[0].Data, stage4, host4).Truncated, "longer than the MTU")
+	late := question1("many.example.com.", dns.TypeA)
+	late.SetEdns0(1232, false)
+	b = pass(st.Outbound, datagram(host4, stage4, pack(t, late)))
+	require.Equal(t, 1, b.Drops(packet.Deferred))
+	require.True(t, unwrap(t, <-device.wrote, stage4, host4).Truncated, "also when it is late")
 	device.mtu = 1420
 	data := datagram(host4, stage4, pack(t, pool))
 	b = pass(st.Outbound, data[:len(data):len(data)+packet.Slack])
@@ -159,7 +170,7 @@ func TestAStageHandsTheServerWhatItDoesNotKnow(t *testing.T) {
 	up := newUpstream(t, answers(0, "example.com. 60 IN A 192.0.2.1"))
 	s := testServer(t, Config{Zones: []*Zone{testZone(t)}, Forward: &Forward{Upstreams: []Upstream{up.upstream()}}})
 	st, device := newStage(t, s)
-	for _, name := range []string{"example.com.", "www.overlay.internal."} {
+	for _, name := range []string{"example.com.", "away.overlay.internal."} {
 		for _, ends := range [][2]netip.AddrPort{{host4, stage4}, {host6, stage6}} {
 			query := pack(t, question1(name, dns.TypeA))
 			b := pass(st.Outbound, datagram(ends[0], ends[1], query))
@@ -174,7 +185,7 @@ func TestAStageHandsTheServerWhatItDoesNotKnow(t *testing.T) {
 	}
 	t.Run("but not inbound", func(t *testing.T) {
 		counted := s.Stats().Inline
-		b := pass(st.Inbound, datagram(host4, stage4, pack(t, question1("www.overlay.internal.", dns.TypeA))))
+		b := pass(st.Inbound, datagram(host4, stage4, pack(t, question1("away.overlay.internal.", dns.TypeA))))
 		require.Len(t, b.Packets, 1)
 		require.Equal(t, counted, s.Stats().Inline)
 	})
@@ -263,15 +274,17 @@ func TestThePacketPathAllocatesNothing(t *testing.T) {
 	require.Len(t, askOnce(t, s, "example.com.").Answer, 1)
 	st, _ := newStage(t, s)
 	for does, m := range map[string]*dns.Msg{
-		"an address":         question1("web.overlay.internal.", dns.TypeA),
-		"three addresses":    question1("pool.overlay.internal.", dns.TypeA),
-		"a name":             question1("4.3.200.10.in-addr.arpa.", dns.TypePTR),
-		"a wildcard":         question1("x.wild.overlay.internal.", dns.TypeA),
-		"no such name":       question1("nope.overlay.internal.", dns.TypeA),
-		"no such type":       question1("v4.overlay.internal.", dns.TypeAAAA),
-		"a truncated answer": question1("big.overlay.internal.", dns.TypeTXT),
-		"a cached answer":    question1("example.com.", dns.TypeA),
-		"EDNS":               question1("web.overlay.internal.", dns.TypeA).SetEdns0(1232, true),
+		"an address":          question1("web.overlay.internal.", dns.TypeA),
+		"three addresses":     question1("pool.overlay.internal.", dns.TypeA),
+		"an alias":            question1("www2.overlay.internal.", dns.TypeA),
+		"an alias to nowhere": question1("dangling.overlay.internal.", dns.TypeA),
+		"a name":              question1("4.3.200.10.in-addr.arpa.", dns.TypePTR),
+		"a wildcard":          question1("x.wild.overlay.internal.", dns.TypeA),
+		"no such name":        question1("nope.overlay.internal.", dns.TypeA),
+		"no such type":        question1("v4.overlay.internal.", dns.TypeAAAA),
+		"a truncated answer":  question1("big.overlay.internal.", dns.TypeTXT),
+		"a cached answer":     question1("example.com.", dns.TypeA),
+		"EDNS":                question1("web.overlay.internal.", dns.TypeA).SetEdns0(1232, true),
 	} {
 		for _, ends := range [][2]netip.AddrPort{{host4, stage4}, {host6, stage6}} {
 			query := datagram(ends[0], ends[1], pack(t, m))

@@ -23,6 +23,7 @@ type client struct {
 	addr      netip.AddrPort // zero when the transport has no such thing
 	transport transport
 	recurse   bool // it may have queries forwarded
+	room      int  // how long an answer may be, besides what the protocol says; 0: any length
 }
 
 // A worker is what one goroutine needs to take queries in and answer them in
@@ -30,6 +31,7 @@ type client struct {
 type worker struct {
 	server *Server
 	query  query
+	target name // of an alias
 	tally  tally
 	now    int64 // of the server's clock, read once per batch
 }

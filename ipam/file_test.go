@@ -388,6 +388,11 @@ func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
 				s, ok := a.SubnetOf(sub.Prefix.Addr())
 				require.True(t, ok)
 				require.Equal(t, sub, s)
+				s, ok = a.Subnet(cluster, node("old"), "")
+				require.True(t, ok)
+				require.Equal(t, sub, s)
+				_, ok = a.Subnet(cluster, node("b"), "")
+				require.False(t, ok)
 				for p, o := range a.Reservations() {
 					require.Equal(t, prefix("10.200.0.64/32"), p)
 					require.Equal(t, node("old"), o)

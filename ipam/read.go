@@ -213,9 +213,16 @@ func (a *Authority) claimsOf(class class) []*claim {
 // Subnet is the subnet of a pool that an owner has, and whether it has one. node
 // is empty but for a KindService owner.
 func (a *Authority) Subnet(pool netip.Prefix, o Owner, node string) (Subnet, bool) {
-	for s := range a.Subnets(pool) {
-		if s.Owner.Is(o) && s.Node == node {
-			return s, true
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	key := subnetKey{pool, o.Kind, o.ID, node}
+	if c, ok := a.subnets[key]; ok && a.claim(c.prefix) == c {
+		return c.subnet(), true
+	}
+	writing, forming := a.before()
+	for _, c := range overlaid(writing.claims, forming.claims) {
+		if c != nil && c.class == classSubnet && c.key() == key {
+			return c.subnet(), true
 		}
 	}
 	return Subnet{}, false

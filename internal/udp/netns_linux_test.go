@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -122,6 +123,7 @@ func TestALinkLocalEndpointKeepsItsZone(t *testing.T) {
 	run(t, "ip link set left up")
 	run(t, "ip link set right up")
 	run(t, "ip -6 addr add fe80::1/64 dev left nodad")
+	awaitLocal(t, "fe80::1", "left")
 	a, b := start(t, Config{}, openBatch), start(t, Config{}, openBatch)
 	s := socketFor(t, b, netip.IPv6Loopback())
 	for _, zone := range []string{"left", zoneOf(t, "left")} {
@@ -145,6 +147,21 @@ func TestALinkLocalEndpointKeepsItsZone(t *testing.T) {
 	sent, err := a.Send(0, []Message{{Data: datagrams(100, 100), Endpoint: Endpoint{Addr: to}}})
 	require.Error(t, err)
 	require.Zero(t, sent)
+}
+
+// awaitLocal waits for the kernel to take packets to an address as its own, which
+// it sees to in the background. It runs on the test's own thread, whose namespace
+// this is about.
+func awaitLocal(t *testing.T, addr, device string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		out, err := exec.Command("ip", "-6", "route", "show", "table", "local", "dev", device).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		if strings.Contains(string(out), addr+" ") {
+			return
+		}
+		require.True(t, time.Now().Before(deadline), "%s did not become local: %s", addr, out)
+	}
 }
 
 func zoneOf(t *testing.T, name string) string {

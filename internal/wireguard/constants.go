@@ -23,6 +23,10 @@ const (
 	// handshake: wireguard-go's HandshakeInitationRate.
 	initiationInterval = time.Second / 50
 
+	// crossingTime is how long apart at most two sessions are made whose handshakes
+	// crossed: a round trip.
+	crossingTime = time.Second
+
 	paddingMultiple = 16
 )
 

@@ -2,8 +2,6 @@ package wireguard
 
 import (
 	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,52 +59,5 @@ func TestDaysOfTrafficLoseNothing(t *testing.T) {
 		initiations := ofA.count() + ofB.count()
 		require.Less(t, initiations, rekeys*3/2)
 		require.Greater(t, initiations, rekeys/3)
-	})
-}
-
-func TestRekeyUnderLoadLosesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, a, b := newPair(t)
-		defer a.close()
-		defer b.close()
-		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration {
-			return []time.Duration{20 * time.Millisecond}
-		})
-		var got, want []uint32
-		for i := range uint32(10 * 60 * 20) { // ten minutes, twenty packets a second
-			a.device.send(datagramTo(a.overlay, b.overlay, i))
-			want = append(want, i)
-			time.Sleep(50 * time.Millisecond)
-			got = append(got, numbers(b.device.received())...)
-		}
-		time.Sleep(time.Second)
-		got = append(got, numbers(b.device.received())...)
-		slices.Sort(got)
-		require.Equal(t, want, got)
-	})
-}
-
-func TestCountersAtTheirEndReplaceTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, a, b := newPair(t)
-		defer a.close()
-		defer b.close()
-		a.device.send(datagramTo(a.overlay, b.overlay, 1))
-		time.Sleep(10 * time.Second)
-		require.Len(t, b.device.received(), 1)
-		first := a.peer(b.public).current.Load()
-		first.counter.Store(rekeyAfterMessages + 1)
-		a.device.send(datagramTo(a.overlay, b.overlay, 2))
-		synctest.Wait()
-		require.Len(t, b.device.received(), 1)
-		second := a.peer(b.public).current.Load()
-		require.NotSame(t, first, second)
-
-		time.Sleep(10 * time.Second)
-		second.counter.Store(rejectAfterMessages)
-		a.device.send(datagramTo(a.overlay, b.overlay, 3))
-		synctest.Wait()
-		require.Equal(t, []uint32{3}, numbers(b.device.received()), "it waited for a new session")
-		require.NotSame(t, second, a.peer(b.public).current.Load())
 	})
 }

@@ -143,7 +143,7 @@ func (in *inbound) open(datagram []byte, m *udp.Message) {
 		p.setEndpoint(m.Endpoint)
 	}
 	if p.next.Load() == s {
-		p.confirm(s, in.sender)
+		p.confirm(s, in.sender, in.now)
 	}
 	if len(plain) == 0 {
 		in.merger.Cancel() // a keepalive

@@ -33,7 +33,7 @@ type peer struct {
 	mu               sync.Mutex
 	removed          bool
 	presharedKey     [32]byte
-	previous         *session // for what is still on its way
+	previous         [2]*session // newest first
 	cookies          *cookieJar
 	known            bool       // the identity keeps the secret shared with the peer
 	initiation       *initiator // the handshake we wait to be answered
@@ -128,55 +128,65 @@ func (p *peer) sourceGone(known *udp.Endpoint) {
 
 // adopt puts a new, established session in its place. Call with mu held.
 func (p *peer) adopt(s *session) {
-	retire := p.engine.retire
-	if s.initiator {
-		// Both sides have proved themselves. An unconfirmed session of the other
-		// side's making may still carry packets to us, so it is kept to receive.
-		if next := p.next.Load(); next != nil && !p.crossed(s, next) {
-			p.next.Store(nil)
-			retire(p.previous)
-			retire(p.current.Swap(s))
-			p.previous = next
-		} else {
-			retire(p.previous)
-			p.previous = p.current.Swap(s)
-		}
-	} else {
-		retire(p.next.Swap(s))
-		retire(p.previous)
-		p.previous = nil
+	next := p.next.Load()
+	switch {
+	case !s.initiator:
+		p.engine.retire(p.next.Swap(s))
+	case next == nil || crossed(s, next) && p.yields():
+		p.supersede(p.current.Swap(s))
+	default:
+		// Unconfirmed as it is, the peer may have begun to send on it. Or it never
+		// will, and still sends on the current one.
+		p.supersede(p.current.Swap(s))
+		p.supersede(next)
+		p.next.Store(nil)
 	}
 	p.sessionDerivedAt = p.engine.now()
 }
 
-// crossed reports whether two handshakes have crossed on the way and next, which
-// is the peer's, is the one to remain: that of the larger public key. It becomes
-// the current session when the peer confirms it.
+// supersede keeps a session, which may be nil, for what is still on its way.
 //
-// wireguard-go and Linux hold one handshake at a time, so that of two that cross
-// neither is answered, and one is begun again. Ours are both answered. But if
-// each side then kept to its own session both would be renewed at the same time,
-// for ever, and each time what was on its way would be lost.
-func (p *peer) crossed(s, next *session) bool {
-	return s.created-next.created < int64(rekeyTimeout) && bytes.Compare(p.key[:], p.engine.identity.key[:]) > 0
+// wireguard-go and Linux keep one, and none from an initiation of the peer's on.
+// That loses packets when the two sides did not agree on which was the current
+// one, as after handshakes that crossed or confirmations that were lost.
+func (p *peer) supersede(s *session) {
+	if s != nil {
+		p.engine.retire(p.previous[1])
+		p.previous[1], p.previous[0] = p.previous[0], s
+	}
+}
+
+// Two handshakes that crossed on the way make two sessions, and each side would
+// keep to its own. wireguard-go and Linux hold one handshake at a time, so that
+// neither is answered and one is begun again. Ours are both answered, and then both
+// sides settle for the session begun by the larger public key: else both would be
+// renewed at the same time, for ever.
+
+// yields reports whether, of two sessions, it is the peer's that remains.
+func (p *peer) yields() bool { return bytes.Compare(p.key[:], p.engine.identity.key[:]) > 0 }
+
+// crossed reports whether two sessions come of handshakes that crossed.
+func crossed(a, b *session) bool {
+	return max(a.created-b.created, b.created-a.created) < int64(crossingTime)
 }
 
 // confirm makes the session we answered with the current one, at its first
 // packet: only now is it sure that the initiation was not a replay.
-func (p *peer) confirm(s *session, sender *sender) {
+func (p *peer) confirm(s *session, sender *sender, now int64) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.next.Load() != s {
-		p.mu.Unlock()
 		return
 	}
-	p.engine.retire(p.previous)
-	p.previous = p.current.Load()
+	if own := p.current.Load(); own != nil && own.initiator && crossed(own, s) && !p.yields() && now-own.created < int64(crossingTime) {
+		return // the peer has yet to learn of ours; if it never does, it has started anew
+	}
+	p.supersede(p.current.Load())
 	p.dropInitiation() // a call of ours, if there is one, is answered by this
 	p.handshakeComplete()
 	p.flushStaged(s, sender)
 	p.current.Store(s)
 	p.next.Store(nil)
-	p.mu.Unlock()
 }
 
 // handshakeComplete ends the waiting for an answer. Call with mu held.
@@ -210,8 +220,10 @@ func (p *peer) forget() {
 	retire := p.engine.retire
 	retire(p.current.Swap(nil))
 	retire(p.next.Swap(nil))
-	retire(p.previous)
-	p.previous = nil
+	for i, s := range p.previous {
+		retire(s)
+		p.previous[i] = nil
+	}
 	p.dropInitiation()
 	p.sessionDerivedAt = 0
 	p.engine.drops[packet.NoSession].Add(uint64(len(p.unstage())))

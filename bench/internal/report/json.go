@@ -2,6 +2,7 @@ package report
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 )
 
@@ -25,4 +26,23 @@ func (r *Report) JSON(w io.Writer) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(objects)
+}
+
+// ParseRows reads what JSON wrote.
+func ParseRows(data []byte) ([]Row, error) {
+	var objects []struct {
+		Row
+		What    string `json:"what"`
+		Skipped string `json:"skipped"`
+		Failed  string `json:"failed"`
+	}
+	if err := json.Unmarshal(data, &objects); err != nil {
+		return nil, fmt.Errorf("report: rows: %w", err)
+	}
+	rows := make([]Row, len(objects))
+	for i, o := range objects {
+		rows[i] = o.Row
+		rows[i].What, rows[i].Skipped, rows[i].Failed = o.What, o.Skipped, o.Failed
+	}
+	return rows, nil
 }

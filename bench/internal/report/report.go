@@ -20,7 +20,7 @@ type Machine struct {
 // with always the same names; what does not exist for a scenario is null.
 type Row struct {
 	Scenario string `json:"scenario"`
-	What     string `json:"-"`
+	What     string `json:"what"`
 	Peer     string `json:"peer"` // empty: none
 	Figure
 	Pairs int `json:"pairs"`

@@ -88,7 +88,7 @@ func TestJSONHasTheSameNamesForEveryScenario(t *testing.T) {
 	names := []string{
 		"scenario", "peer", "metric", "unit", "better", "pairs", "ours", "theirs", "ratio", "limit_fraction",
 		"ours_allocs_per_mb", "theirs_allocs_per_mb", "ours_cpu_s_per_gb", "theirs_cpu_s_per_gb",
-		"ours_peak_rss_mb", "theirs_peak_rss_mb", "more",
+		"ours_peak_rss_mb", "theirs_peak_rss_mb", "more", "what",
 	}
 	for _, row := range rows[:2] {
 		for _, name := range names {
@@ -255,4 +255,19 @@ func TestTCPTable(t *testing.T) {
 	require.Len(t, cells, 4)
 	require.Equal(t, true, cells[0]["rack"])
 	require.EqualValues(t, 80, cells[0]["mbit_s"])
+}
+
+func TestRowsComeBackFromTheirJSON(t *testing.T) {
+	r := Report{Rows: []Row{
+		{Scenario: "a", What: "bulk", Peer: "p", Pairs: 3, Figure: Figure{Metric: "m", Unit: "ns", Better: Lower, Ours: NewSpread([]float64{1, 2, 3})}},
+		{Scenario: "b", Peer: "q", Skipped: "needs root"},
+		{Scenario: "c", Failed: "exit status 1"},
+	}}
+	var b bytes.Buffer
+	require.NoError(t, r.JSON(&b))
+	rows, err := ParseRows(b.Bytes())
+	require.NoError(t, err)
+	require.Equal(t, r.Rows, rows)
+	_, err = ParseRows([]byte("{"))
+	require.Error(t, err)
 }

@@ -5,35 +5,41 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/coredns/coredns/plugin/file"
+	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 
+	"github.com/overlayd/overlayd/bench/internal/report"
 	"github.com/overlayd/overlayd/dnsd"
 	"github.com/overlayd/overlayd/packet"
 )
 
+// A lookUp finds the records that answer a request.
+type lookUp func(ctx context.Context, req *dns.Msg) []dns.RR
+
 // inline measures the stage that answers queries in the packet path, per query,
-// and the same answer through miekg/dns: unpacked, looked up in a map and packed,
-// the packet around it left out.
-func inline(ctx context.Context, b *bench, s scenario) ([]result, error) {
-	zone, err := dnsd.NewZone(dnsd.ZoneConfig{Origin: origin})
+// and the same answer through miekg/dns: unpacked, looked up and packed, the
+// packet around it left out. It is looked up in a map of addresses, the least
+// there can be to it, and in a zone as CoreDNS keeps it.
+func inline(ctx context.Context, b *bench, s scenario) ([]report.Row, error) {
+	dir, err := os.MkdirTemp("", "dns-bench-")
 	if err != nil {
 		return nil, err
 	}
-	addrs := make(map[string]netip.Addr, b.names)
-	err = zone.Update(func(tx *dnsd.Tx) error {
-		for i := range b.names {
-			name := fmt.Sprintf("host-%d.%s", i, origin)
-			addrs[name] = netip.AddrFrom4([4]byte{10, byte(1 + i>>16), byte(i >> 8), byte(i)})
-			if err := tx.SetAddresses(name, addrs[name]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	defer os.RemoveAll(dir)
+	if err := writeFiles(dir, b.names); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "zone")
+	zone, err := readZone(path)
 	if err != nil {
 		return nil, err
 	}
@@ -47,36 +53,101 @@ func inline(ctx context.Context, b *bench, s scenario) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	var results []result
+	inZone, err := zoneLookUp(path)
+	if err != nil {
+		return nil, err
+	}
+	peers := []struct {
+		name   string
+		lookUp lookUp
+	}{
+		{"miekg/dns, a map", mapLookUp(zone)},
+		{"miekg/dns, CoreDNS's zone", inZone},
+	}
+	var results []report.Row
 	for _, edns := range []bool{false, true} {
-		r := result{Scenario: s.name, Peer: "miekg/dns", Unit: "ns"}
-		if edns {
-			r.Peer += ", EDNS"
-		}
 		messages, packets, err := inlineQueries(to, b.names, edns)
 		if err != nil {
 			return nil, err
 		}
-		var ours, theirs []float64
+		// The least of several short runs is what the code costs; what is beyond is
+		// the machine's other work.
+		const runs = 20
+		var ours []float64
+		theirs := make([][]float64, len(peers))
 		for range b.rounds {
-			if err := ctx.Err(); err != nil {
-				return nil, err
+			best := slices.Repeat([]float64{math.Inf(1)}, 1+len(peers))
+			for range runs {
+				took, err := throughStage(stage, packets, b.length/200)
+				if err != nil {
+					return nil, err
+				}
+				best[0] = min(best[0], took)
+				for i, p := range peers {
+					if took, err = throughMsg(ctx, p.lookUp, messages, b.length/200); err != nil {
+						return nil, fmt.Errorf("%s: %w", p.name, err)
+					}
+					best[1+i] = min(best[1+i], took)
+				}
 			}
-			took, err := throughStage(stage, packets, b.length/10)
-			if err != nil {
-				return nil, err
+			ours = append(ours, best[0])
+			for i := range peers {
+				theirs[i] = append(theirs[i], best[1+i])
 			}
-			ours = append(ours, took)
-			if took, err = throughMsg(addrs, messages, b.length/10); err != nil {
-				return nil, err
-			}
-			theirs = append(theirs, took)
 		}
-		r.compare(ours, theirs, func(ours, theirs float64) float64 { return theirs / ours })
-		results = append(results, r)
+		for i, p := range peers {
+			r := report.Row{Scenario: s.name, What: s.what, Peer: p.name, Pairs: b.rounds}
+			if edns {
+				r.Peer += ", EDNS"
+			}
+			r.Figure = figure("query", "ns", report.Lower, ours, theirs[i])
+			results = append(results, r)
+		}
 	}
 	return results, nil
 }
+
+func mapLookUp(zone *dnsd.Zone) lookUp {
+	addrs := make(map[string]netip.Addr)
+	for r := range zone.All() {
+		if a, ok := r.Data.(dnsd.Address); ok {
+			addrs[r.Name] = netip.Addr(a)
+		}
+	}
+	return func(_ context.Context, req *dns.Msg) []dns.RR {
+		q := req.Question[0]
+		addr, ok := addrs[dns.CanonicalName(q.Name)]
+		if !ok || q.Qtype != dns.TypeA {
+			return nil
+		}
+		header := dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30}
+		return []dns.RR{&dns.A{Hdr: header, A: net.IP(addr.AsSlice())}}
+	}
+}
+
+func zoneLookUp(path string) (lookUp, error) {
+	text, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer text.Close()
+	zone, err := file.Parse(text, origin, path, 0)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, req *dns.Msg) []dns.RR {
+		state := request.Request{Req: req, W: fromHost{}}
+		answer, _, _, _ := zone.Lookup(ctx, state, state.Name())
+		return answer
+	}, nil
+}
+
+// fromHost is where CoreDNS is told that queries come from.
+type fromHost struct{ dns.ResponseWriter }
+
+var host net.Addr = &net.UDPAddr{IP: net.IPv4(10, 200, 3, 7), Port: 5353}
+
+func (fromHost) RemoteAddr() net.Addr { return host }
 
 // inlineQueries are queries for names of the zone, as messages and as packets.
 func inlineQueries(to netip.AddrPort, names int, edns bool) (messages, packets [][]byte, err error) {
@@ -129,7 +200,7 @@ func throughStage(stage *dnsd.Stage, packets [][]byte, length time.Duration) (fl
 }
 
 // throughMsg is how many ns a query takes through miekg/dns.
-func throughMsg(addrs map[string]netip.Addr, messages [][]byte, length time.Duration) (float64, error) {
+func throughMsg(ctx context.Context, look lookUp, messages [][]byte, length time.Duration) (float64, error) {
 	count, began := 0, time.Now()
 	for time.Since(began) < length {
 		for _, message := range messages {
@@ -139,18 +210,12 @@ func throughMsg(addrs map[string]netip.Addr, messages [][]byte, length time.Dura
 			}
 			resp := new(dns.Msg).SetReply(req)
 			resp.Authoritative, resp.Compress = true, true
-			q := req.Question[0]
-			addr, ok := addrs[dns.CanonicalName(q.Name)]
-			if !ok || q.Qtype != dns.TypeA {
-				return 0, errors.New("the map does not answer")
-			}
-			header := dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30}
-			resp.Answer = append(resp.Answer, &dns.A{Hdr: header, A: net.IP(addr.AsSlice())})
+			resp.Answer = look(ctx, req)
 			if opt := req.IsEdns0(); opt != nil {
 				resp.SetEdns0(1232, opt.Do())
 			}
-			if _, err := resp.Pack(); err != nil {
-				return 0, err
+			if packed, err := resp.Pack(); err != nil || len(resp.Answer) != 1 || len(packed) > 512 {
+				return 0, fmt.Errorf("no answer of one address: %v", err)
 			}
 		}
 		count += len(messages)

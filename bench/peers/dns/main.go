@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,39 +19,15 @@ import (
 	"os/exec"
 	"os/signal"
 	"regexp"
-	"slices"
 	"time"
+
+	"github.com/overlayd/overlayd/bench/internal/report"
 )
-
-// A result compares us with one peer in one scenario.
-type result struct {
-	Scenario string    `json:"scenario"`
-	Peer     string    `json:"peer"`
-	Unit     string    `json:"unit"`
-	Ours     float64   `json:"ours"` // median of the rounds
-	Theirs   float64   `json:"theirs"`
-	Ratio    spread    `json:"ratio"` // ours to theirs, as many times better as it says
-	P50      *duration `json:"p50_us,omitempty"`
-	P99      *duration `json:"p99_us,omitempty"`
-	Skipped  string    `json:"skipped,omitempty"`
-}
-
-// A duration is that of one query, in µs, for both.
-type duration struct {
-	Ours   float64 `json:"ours"`
-	Theirs float64 `json:"theirs"`
-}
-
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
 
 func main() {
 	log.SetFlags(0)
 	serve := flag.String("serve", "", "serve as `ours` or `coredns`, from the folder given as argument (used by the command itself)")
-	asJSON := flag.Bool("json", false, "print one JSON object a line")
+	asJSON := flag.Bool("json", false, "print an array of JSON objects, as go run ./bench -json writes")
 	run := flag.String("run", "", "only scenarios that match this regular `expression`")
 	rounds := flag.Int("rounds", 5, "rounds of each server in turn")
 	length := flag.Duration("time", 2*time.Second, "length of one run")
@@ -69,6 +44,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	b := &bench{rounds: *rounds, length: *length, names: *names}
+	var rows []report.Row
 	for _, s := range scenarios {
 		if !selected.MatchString(s.name) {
 			continue
@@ -77,8 +53,19 @@ func main() {
 		if err != nil {
 			log.Fatalf("%s: %v", s.name, err)
 		}
+		rows = append(rows, results...)
+		if *asJSON {
+			continue
+		}
 		for _, r := range results {
-			show(r, *asJSON)
+			if err := r.Text(os.Stdout); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	if *asJSON {
+		if err := (&report.Report{Rows: rows}).JSON(os.Stdout); err != nil {
+			log.Fatal(err)
 		}
 	}
 }
@@ -93,41 +80,23 @@ type bench struct {
 // A scenario is something to measure.
 type scenario struct {
 	name  string
+	what  string
 	flags []string // of dnsperf
 	cache bool     // the answers are an upstream's, and cached
-	run   func(ctx context.Context, b *bench, s scenario) ([]result, error)
+	run   func(ctx context.Context, b *bench, s scenario) ([]report.Row, error)
 }
 
 var scenarios = []scenario{
-	{name: "dns-udp", flags: []string{"-m", "udp"}, run: loaded},
-	{name: "dns-tcp", flags: []string{"-m", "tcp"}, run: loaded},
-	{name: "dns-cached", flags: []string{"-m", "udp"}, cache: true, run: loaded},
-	{name: "dns-inline", run: inline},
-}
-
-func show(r result, asJSON bool) {
-	if asJSON {
-		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
-			log.Fatal(err)
-		}
-		return
-	}
-	if r.Skipped != "" {
-		fmt.Printf("%-11s %-34s %s\n", r.Scenario, r.Peer, r.Skipped)
-		return
-	}
-	fmt.Printf("%-11s %-34s %9.0f to %9.0f %-9s ×%.2f [%.2f to %.2f]", r.Scenario, r.Peer,
-		r.Ours, r.Theirs, r.Unit, r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
-	if r.P99 != nil {
-		fmt.Printf("   p50 %.0f to %.0f µs, p99 %.0f to %.0f µs", r.P50.Ours, r.P50.Theirs, r.P99.Ours, r.P99.Theirs)
-	}
-	fmt.Println()
+	{name: "dns-udp", what: "queries over UDP by dnsperf, a zone of 10,000 names; times at a fixed rate", flags: []string{"-m", "udp"}, run: loaded},
+	{name: "dns-tcp", what: "the same over TCP", flags: []string{"-m", "tcp"}, run: loaded},
+	{name: "dns-cached", what: "queries over UDP that are forwarded once and answered from the cache", flags: []string{"-m", "udp"}, cache: true, run: loaded},
+	{name: "dns-inline", what: "one query answered in the packet path, and by miekg/dns without any packet", run: inline},
 }
 
 // loaded puts every server under load in turn.
-func loaded(ctx context.Context, b *bench, s scenario) ([]result, error) {
+func loaded(ctx context.Context, b *bench, s scenario) ([]report.Row, error) {
 	if _, err := exec.LookPath("dnsperf"); err != nil {
-		return []result{{Scenario: s.name, Skipped: "dnsperf is not installed"}}, nil
+		return []report.Row{{Scenario: s.name, Skipped: "dnsperf is not installed"}}, nil
 	}
 	dir, err := os.MkdirTemp("", "dns-bench-")
 	if err != nil {
@@ -168,30 +137,24 @@ func loaded(ctx context.Context, b *bench, s scenario) ([]result, error) {
 			}
 		}
 	}
-	var results []result
+	var results []report.Row
 	for i, server := range servers[1:] {
-		r := result{Scenario: s.name, Peer: server.name, Unit: "queries/s", Skipped: missing[i+1]}
+		r := report.Row{Scenario: s.name, What: s.what, Peer: server.name, Pairs: b.rounds, Skipped: missing[i+1]}
 		if r.Skipped == "" {
-			r.compare(rates[0], rates[i+1], func(ours, theirs float64) float64 { return ours / theirs })
-			r.P50 = &duration{median(latencies[0][0]), median(latencies[i+1][0])}
-			r.P99 = &duration{median(latencies[0][1]), median(latencies[i+1][1])}
+			r.Figure = figure("answered", "queries/s", report.Higher, rates[0], rates[i+1])
+			for j, name := range []string{"p50", "p99"} {
+				r.More = append(r.More, figure(name, "µs", report.Lower, latencies[0][j], latencies[i+1][j]))
+			}
 		}
 		results = append(results, r)
 	}
 	return results, nil
 }
 
-// compare fills in a result from rounds of both.
-func (r *result) compare(ours, theirs []float64, better func(ours, theirs float64) float64) {
-	ratios := make([]float64, len(ours))
-	for i := range ours {
-		ratios[i] = better(ours[i], theirs[i])
+func figure(metric, unit, better string, ours, theirs []float64) report.Figure {
+	return report.Figure{
+		Metric: metric, Unit: unit, Better: better,
+		Ours: report.NewSpread(ours), Theirs: report.NewSpread(theirs),
+		Ratio: report.NewSpread(report.Ratios(ours, theirs, better)),
 	}
-	r.Ours, r.Theirs = median(ours), median(theirs)
-	r.Ratio = spread{median(ratios), slices.Min(ratios), slices.Max(ratios)}
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
 }

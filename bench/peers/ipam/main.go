@@ -18,43 +18,20 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"time"
 
 	peer "github.com/metal-stack/go-ipam"
 
+	"github.com/overlayd/overlayd/bench/internal/report"
 	"github.com/overlayd/overlayd/ipam"
 )
 
 var pool = netip.MustParsePrefix("10.0.0.0/8")
 
-// A result is what was measured with so many leases.
-type result struct {
-	Leases int        `json:"leases"`
-	Alloc  comparison `json:"alloc"`
-	Churn  comparison `json:"churn"`
-	File   float64    `json:"file_alloc_ns"` // ours in a file, one allocation a transaction
-}
-
-// A comparison is nanoseconds per operation of the median round, and the peer's by
-// ours of each pair of rounds.
-type comparison struct {
-	Ours  float64 `json:"ours_ns"`
-	Peer  float64 `json:"peer_ns"`
-	Ratio spread  `json:"ratio"`
-	Flat  float64 `json:"ours_to_fewest_leases"`
-}
-
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
 func main() {
 	log.SetFlags(0)
-	asJSON := flag.Bool("json", false, "print one JSON object a line")
+	asJSON := flag.Bool("json", false, "print an array of JSON objects, as go run ./bench -json writes")
 	rounds := flag.Int("rounds", 5, "pairs of rounds")
 	round := flag.Duration("round", 200*time.Millisecond, "time of a round")
 	most := flag.Int("leases", 1_000_000, "the most leases to measure with")
@@ -63,30 +40,24 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if !*asJSON {
-		fmt.Println("   leases          ours ns    peer ns  peer/ours [min to max]   ours to fewest leases")
-	}
-	var fewest result
+	var rows []report.Row
 	for n := 10; n <= *most; n *= 10 {
-		r, err := measure(n, *rounds, *round)
+		row, err := measure(n, *rounds, *round)
 		if err != nil {
 			log.Fatal(err)
 		}
-		if fewest.Leases == 0 {
-			fewest = r
-		}
-		r.Alloc.Flat, r.Churn.Flat = r.Alloc.Ours/fewest.Alloc.Ours, r.Churn.Ours/fewest.Churn.Ours
+		rows = append(rows, row)
 		if *asJSON {
-			if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
-				log.Fatal(err)
-			}
 			continue
 		}
-		for i, c := range []comparison{r.Alloc, r.Churn} {
-			fmt.Printf("%9d  %s %10.0f %10.0f %10.1f [%.1f to %.1f] %14.2f\n",
-				r.Leases, []string{"alloc", "churn"}[i], c.Ours, c.Peer, c.Ratio.Median, c.Ratio.Min, c.Ratio.Max, c.Flat)
+		if err := row.Text(os.Stdout); err != nil {
+			log.Fatal(err)
 		}
-		fmt.Printf("%9d  alloc in a file %10.0f\n", r.Leases, r.File)
+	}
+	if *asJSON {
+		if err := (&report.Report{Rows: rows}).JSON(os.Stdout); err != nil {
+			log.Fatal(err)
+		}
 	}
 }
 
@@ -98,70 +69,77 @@ type side interface {
 }
 
 // measure runs rounds of ours and the peer's in turn, with n leases.
-func measure(n, rounds int, d time.Duration) (result, error) {
+func measure(n, rounds int, d time.Duration) (report.Row, error) {
+	row := report.Row{
+		Scenario: "ipam-alloc",
+		What:     fmt.Sprintf("one allocation, and the release of any lease with an allocation for another, among %d", n),
+		Peer:     fmt.Sprintf("go-ipam, %d leases", n),
+		Pairs:    rounds,
+	}
 	dir, err := os.MkdirTemp("", "ipam")
 	if err != nil {
-		return result{}, err
+		return row, err
 	}
 	defer os.RemoveAll(dir)
 	config := ipam.Config{Pools: []netip.Prefix{pool}, Rest: -1}
 	memory, err := ipam.NewMemory(config)
 	if err != nil {
-		return result{}, err
+		return row, err
 	}
 	file, err := ipam.Open(filepath.Join(dir, "leases.db"), config)
 	if err != nil {
-		return result{}, err
+		return row, err
 	}
 	defer file.Close()
 	mine, err := newOurs(memory, n)
 	if err != nil {
-		return result{}, err
+		return row, err
 	}
 	inFile, err := newOurs(file, n)
 	if err != nil {
-		return result{}, err
+		return row, err
 	}
 	theirs, err := newPeer(n)
 	if err != nil {
-		return result{}, err
+		return row, err
 	}
 	runtime.GC()
-	r := result{Leases: n}
-	if r.Alloc, err = compare(mine, theirs, allocTime, rounds, d); err != nil {
-		return r, err
+	if row.Figure, err = compare("allocate", mine, theirs, allocTime, rounds, d); err != nil {
+		return row, err
 	}
-	if r.Churn, err = compare(mine, theirs, churnTime, rounds, d); err != nil {
-		return r, err
+	churn, err := compare("release and allocate", mine, theirs, churnTime, rounds, d)
+	if err != nil {
+		return row, err
 	}
 	var times []float64
 	for range rounds {
 		ns, err := allocTime(inFile, d)
 		if err != nil {
-			return r, err
+			return row, err
 		}
 		times = append(times, ns)
 	}
-	r.File = median(times)
-	return r, nil
+	row.More = []report.Figure{churn, {Metric: "allocate in a file", Unit: "ns", Better: report.Lower, Ours: report.NewSpread(times)}}
+	return row, nil
 }
 
-func compare(mine, theirs side, timed func(side, time.Duration) (float64, error), rounds int, d time.Duration) (comparison, error) {
-	var a, b, ratios []float64
+func compare(metric string, mine, theirs side, timed func(side, time.Duration) (float64, error), rounds int, d time.Duration) (report.Figure, error) {
+	var a, b []float64
 	for range rounds {
 		ours, err := timed(mine, d)
 		if err != nil {
-			return comparison{}, err
+			return report.Figure{}, err
 		}
 		peers, err := timed(theirs, d)
 		if err != nil {
-			return comparison{}, err
+			return report.Figure{}, err
 		}
-		a, b, ratios = append(a, ours), append(b, peers), append(ratios, peers/ours)
+		a, b = append(a, ours), append(b, peers)
 	}
-	return comparison{
-		Ours: median(a), Peer: median(b),
-		Ratio: spread{median(ratios), slices.Min(ratios), slices.Max(ratios)},
+	return report.Figure{
+		Metric: metric, Unit: "ns", Better: report.Lower,
+		Ours: report.NewSpread(a), Theirs: report.NewSpread(b),
+		Ratio: report.NewSpread(report.Ratios(a, b, report.Lower)),
 	}, nil
 }
 
@@ -195,11 +173,6 @@ func churnTime(s side, d time.Duration) (float64, error) {
 			return float64(took.Nanoseconds()) / float64(n), nil
 		}
 	}
-}
-
-func median(of []float64) float64 {
-	of = slices.Sorted(slices.Values(of))
-	return of[len(of)/2]
 }
 
 type ours struct {
