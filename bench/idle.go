@@ -116,7 +116,7 @@ func newIdleWireGuardGo(peers []overlay.PublicKey) (*idleNode, error) {
 	}
 	port, err := node.port()
 	if err = errors.Join(err, node.IpcSet(text.String())); err != nil {
-		return nil, errors.Join(err, node.close())
+		return nil, errors.Join(err, node.Down())
 	}
-	return &idleNode{public: node.public, port: port, close: node.close}, nil
+	return &idleNode{public: node.public, port: port, close: node.Down}, nil
 }

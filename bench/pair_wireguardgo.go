@@ -41,7 +41,7 @@ func (p *pair) newWireGuardGo(addr netip.Addr) (*theirHost, *theirNode, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p.closeLater(node.close)
+	p.closeLater(node.Down)
 	return &theirHost{stack}, node, nil
 }
 
@@ -69,6 +69,9 @@ func newTheirNode(t tun.Device) (*theirNode, error) {
 	return n, nil
 }
 
+// close ends the device and what it runs on, which must not be netstack: that
+// closes a channel under those who still send, and the program dies of it. A node
+// on netstack goes down instead, and ends with the process.
 func (n *theirNode) close() error {
 	n.Close()
 	return nil
