@@ -67,8 +67,7 @@ func TestAPrefixBelongsToThePeerThatWasGivenItLast(t *testing.T) {
 	})
 }
 
-// Ten thousand peers with a keepalive mean ten thousand handshakes, and sockets
-// may be full.
+// New peers with a keepalive mean as many handshakes, and sockets may be full.
 func TestConfigurationDoesNotWaitForTheWire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
@@ -81,15 +80,16 @@ func TestConfigurationDoesNotWaitForTheWire(t *testing.T) {
 			sent++
 			return nil
 		})
-		first := Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:9"), Keepalive: 25 * time.Second}
-		second := first
-		_, first.PublicKey = newTestKeys(t)
-		_, second.PublicKey = newTestKeys(t)
-		require.NoError(t, a.SetPeer(first))
-		require.NoError(t, a.SetPeers([]Peer{first, second}))
+		var peers [3]Peer
+		for i := range peers {
+			peers[i] = Peer{Endpoint: netip.MustParseAddrPort("192.0.2.9:9"), Keepalive: 25 * time.Second}
+			_, peers[i].PublicKey = newTestKeys(t)
+		}
+		require.NoError(t, a.SetPeers(peers[:2]))
+		require.NoError(t, a.SetPeer(peers[2]))
 		close(full)
 		synctest.Wait()
-		require.Equal(t, 2, sent)
+		require.Equal(t, len(peers), sent)
 	})
 }
 
