@@ -11,8 +11,8 @@ import (
 // into the nodes it made itself, known by its edit.
 type tree struct {
 	edit     *edit
-	owned    uint64 // slots that hold an owner
-	branched uint64 // slots that hold a tree
+	owned    uint32 // slots that hold an owner
+	branched uint32 // slots that hold a tree
 	owners   []*owner
 	branches []*tree
 }
@@ -21,13 +21,15 @@ type tree struct {
 type edit struct{ _ byte }
 
 const (
-	treeBits  = 6
+	// treeBits is how many bits of hash a level takes. With 6 a look-up is a level
+	// shorter, but the longer copies keep the garbage collector busy.
+	treeBits  = 5
 	treeDepth = 64 // bits of hash; below it owners with one hash are a list
 )
 
-func slot(hash uint64, shift int) uint64 { return 1 << (hash >> shift & (1<<treeBits - 1)) }
+func slot(hash uint64, shift int) uint32 { return 1 << (hash >> shift & (1<<treeBits - 1)) }
 
-func rank(set, bit uint64) int { return bits.OnesCount64(set & (bit - 1)) }
+func rank(set, bit uint32) int { return bits.OnesCount32(set & (bit - 1)) }
 
 // get returns the owner of a canonical name, or nil.
 func (t *tree) get(hash uint64, name []byte) *owner {
