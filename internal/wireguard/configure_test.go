@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +42,48 @@ func TestAnUpdateNeverDropsASession(t *testing.T) {
 		require.Empty(t, b.device.received())
 		require.EqualValues(t, 1, a.Stats().Drops[packet.NoPeer])
 	})
+}
+
+// As in wg(8), it is the next handshake that a new preshared key counts for.
+func TestAPresharedKeyIsChangedInMidTraffic(t *testing.T) {
+	for name, c := range map[string]struct {
+		both bool
+		last time.Duration // how long packets go on to arrive, at least
+	}{
+		"on both sides": {true, 10 * time.Minute},
+		"on one side":   {false, rekeyAfterTime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, a, b := newPair(t)
+				defer a.close()
+				defer b.close()
+				ofA, ofB := a.peerOf(), b.peerOf()
+				ofA.PresharedKey, ofB.PresharedKey = [32]byte{1}, [32]byte{1}
+				require.NoError(t, a.SetPeer(ofB))
+				require.NoError(t, b.SetPeer(ofA))
+				begin := time.Now()
+				var arrived time.Duration
+				for i := range uint32(10 * 60) {
+					if i == 10 {
+						ofA.PresharedKey, ofB.PresharedKey = [32]byte{2}, [32]byte{2}
+						require.NoError(t, a.SetPeer(ofB))
+						if c.both {
+							require.NoError(t, b.SetPeer(ofA))
+						}
+					}
+					a.device.send(datagramTo(a.overlay, b.overlay, i))
+					time.Sleep(time.Second)
+					if slices.Equal([]uint32{i}, numbers(b.device.received())) && arrived == time.Since(begin)-time.Second {
+						arrived = time.Since(begin)
+					}
+				}
+				require.GreaterOrEqual(t, arrived, c.last)
+				require.Equal(t, c.both, time.Since(begin) == arrived, "arrived for %v", arrived)
+				require.Equal(t, ofB.PresharedKey, a.Peers()[0].PresharedKey)
+			})
+		})
+	}
 }
 
 func TestAPrefixBelongsToThePeerThatWasGivenItLast(t *testing.T) {
