@@ -65,6 +65,10 @@ func (p *Packet) edit(a netip.AddrPort, at4, at6, port int) {
 	}
 }
 
+// Rewrite overwrites old, whole 16-bit words that the checksum covers, by value of
+// the same length, and adjusts the checksum (RFC 1624).
+func Rewrite(old, value, checksum []byte) { adjust(checksum, replace(old, value, 0)) }
+
 // replace overwrites old by value, and adds the difference to a sum: the ones'
 // complement of a number is its negative.
 func replace(old, value []byte, acc uint64) uint64 {

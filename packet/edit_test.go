@@ -166,3 +166,12 @@ func BenchmarkEdit(b *testing.B) {
 		})
 	}
 }
+
+func TestARewrittenWordKeepsTheHeaderChecksumRight(t *testing.T) {
+	header := []byte{0x45, 0, 0, 20, 0, 0, 0, 0, 64, ProtocolUDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}
+	finishIPv4(header)
+	for word := range 1 << 16 {
+		Rewrite(header[4:6], []byte{byte(word >> 8), byte(word)}, header[10:12])
+		require.EqualValues(t, 0xffff, Sum(header, 0), "%#x", word)
+	}
+}

@@ -268,17 +268,7 @@ func markCongestion(plain []byte) bool {
 		plain[1] |= congestionExperienced << 4
 		return true
 	}
-	old := binary.BigEndian.Uint16(plain)
-	plain[1] |= congestionExperienced
-	updateChecksum(plain[10:12], old, binary.BigEndian.Uint16(plain))
+	marked := [2]byte{plain[0], plain[1] | congestionExperienced}
+	packet.Rewrite(plain[:2], marked[:], plain[10:12])
 	return true
-}
-
-// updateChecksum changes a checksum for one changed 16-bit word (RFC 1624
-// equation 3).
-func updateChecksum(sum []byte, old, new uint16) {
-	s := uint32(^binary.BigEndian.Uint16(sum)) + uint32(^old) + uint32(new)
-	s = s&0xffff + s>>16
-	s = s&0xffff + s>>16
-	binary.BigEndian.PutUint16(sum, ^uint16(s))
 }
