@@ -1,0 +1,33 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+
+	"github.com/overlayd/overlayd/daemon/internal/state"
+	"github.com/overlayd/overlayd/daemon/wire"
+)
+
+// attachments is the owner of all attachments: of which there are.
+type attachments struct {
+	mu sync.RWMutex // never held while anything is waited for
+}
+
+func (d *Daemon) attach(ctx context.Context, r wire.AttachContainer) (wire.Response, error) {
+	return nil, nil
+}
+func (d *Daemon) detach(ctx context.Context, r wire.DetachContainer) error { return nil }
+
+// detachAll takes every container of a service off the overlay, of "" every one
+// there is.
+func (d *Daemon) detachAll(ctx context.Context, service, reason string) error { return nil }
+
+func (d *Daemon) listAttachments(r wire.ListAttachments) (wire.Attachments, error) {
+	return wire.Attachments{}, nil
+}
+
+// attachmentCount is how many there are of each service. It never waits.
+func (d *Daemon) attachmentCount() map[string]int { return nil }
+
+// repairAttachments makes host, leases and record agree when the daemon starts.
+func (d *Daemon) repairAttachments(recorded []state.Attachment) error { return nil }

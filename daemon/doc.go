@@ -1,0 +1,23 @@
+// Package daemon is overlayd: the library put together for one host, and driven
+// over a socket by the contract in package wire.
+//
+//	d, err := daemon.New(daemon.Config{DataDir: "/var/lib/overlayd"})
+//	…
+//	err = d.Serve(ctx) // until ctx ends, or a client asks for the end
+//
+// # Owners
+//
+// Each thing on the host has one owner: the node's device and its peers, each
+// service with its bridge and perhaps a device of its own, each attachment. A
+// request locks what it changes and nothing else, and status takes no lock that is
+// ever held while the kernel or a disk is waited for.
+//
+// # What survives
+//
+// What is set up is first made and then recorded, what is torn down is first struck
+// from the record and then undone. So after a crash at any point what is recorded
+// is wanted, and whatever else carries our alias, or is leased to nobody on record,
+// is left over. New makes the host agree with the record: it adopts what is there,
+// makes what is missing and removes what is left over. It touches no link without
+// our alias.
+package daemon

@@ -1,0 +1,37 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/overlayd/overlayd/daemon/internal/state"
+	"github.com/overlayd/overlayd/daemon/wire"
+)
+
+// A global is the owner of the node's own overlay.
+type global struct {
+	mu   sync.Mutex // held by who sets up or tears down
+	view atomic.Pointer[globalView]
+}
+
+// A globalView is the node's own overlay at a moment, never changed. There is one
+// before it is set up too, with the default cluster and no device.
+type globalView struct {
+	state.Global
+	device *device // nil: not set up
+}
+
+func (g *global) load() *globalView { return g.view.Load() }
+
+// pools are where addresses of the node's own network come from: its slice, or the
+// clusters.
+func (v *globalView) pools() []netip.Prefix { return nil }
+
+func (d *Daemon) setLocalNodeID(ctx context.Context, r wire.SetLocalNodeID) error     { return nil }
+func (d *Daemon) setLocalWGPubkey(ctx context.Context, r wire.SetLocalWGPubkey) error { return nil }
+func (d *Daemon) setupGlobal(ctx context.Context, r wire.SetupGlobalOverlay) (wire.BridgeName, error) {
+	return wire.BridgeName{}, nil
+}
+func (d *Daemon) teardownGlobal(ctx context.Context) error { return nil }
