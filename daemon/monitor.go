@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/overlay"
 )
 
 // The parts that Degraded and Recovered events, and warnings, are about.
@@ -93,12 +94,10 @@ func (d *Daemon) publish(e wire.Event) {
 // A monitor looks, again and again, at what changes without anybody asking for
 // it: peers, the table of rules, the networks that names are served for.
 type monitor struct {
-	stop  context.CancelFunc
-	ended chan struct{}
-
 	sick     atomic.Pointer[map[peerID]bool] // the peers that are ill; never changed
 	lastTick atomic.Int64                    // of natTick, Unix seconds
-	tick     sync.Mutex                      // held by who does one
+	tick     chan struct{}                   // closed when the one under way has ended; nil: there is none
+	tickMu   sync.Mutex                      // protects tick
 }
 
 const (
@@ -110,26 +109,8 @@ const (
 	lookFirewall = 5
 )
 
-// startMonitor begins to look, when everything else is there; stopMonitor ends it
-// and is idempotent.
-func (d *Daemon) startMonitor() {
-	ctx, stop := context.WithCancel(context.Background())
-	m := &d.monitor
-	m.stop, m.ended = stop, make(chan struct{})
-	go d.runMonitor(ctx)
-}
-
-func (d *Daemon) stopMonitor() {
-	m := &d.monitor
-	if m.stop == nil {
-		return
-	}
-	m.stop()
-	<-m.ended
-}
-
+// runMonitor looks until ctx ends. It begins when everything else is there.
 func (d *Daemon) runMonitor(ctx context.Context) {
-	defer close(d.monitor.ended)
 	var w ward
 	timer := time.NewTimer(lookEvery)
 	defer timer.Stop()
@@ -155,24 +136,36 @@ func (d *Daemon) runMonitor(ctx context.Context) {
 func (d *Daemon) lookAtPeers(w *ward, now time.Time) {
 	w.begin()
 	for _, v := range d.devices() {
-		for _, p := range v.node.Peers() {
-			for _, e := range w.look(v.scope, p, now) {
-				d.publish(e)
-			}
+		for _, p := range v.node().Peers() {
+			w.look(v.scope, &p, now, d.publish)
 		}
 	}
 	if w.end() {
-		sick := w.sick()
-		d.monitor.sick.Store(&sick)
+		d.monitor.sick.Store(w.sick())
 	}
 }
 
-// healthy reports whether a peer answers: it has completed a handshake, and was
-// not found to be ill since. See patient.
-func (d *Daemon) healthy(scope string, p peerKey, shaken bool) bool {
-	if !shaken {
+// healthy reports whether a peer of a device answers: it has completed a
+// handshake, and was not found to be ill since. It never waits. See patient.
+func (d *Daemon) healthy(scope string, key overlay.PublicKey, shaken time.Time) bool {
+	if shaken.IsZero() {
 		return false
 	}
 	sick := d.monitor.sick.Load()
-	return sick == nil || !(*sick)[peerID{scope, p}]
+	return sick == nil || !(*sick)[peerID{scope, key}]
+}
+
+// devices are the WireGuard devices there are: the node's, and those of services.
+// It never waits.
+func (d *Daemon) devices() []*device {
+	var list []*device
+	if v := d.global.load(); v != nil && v.device != nil {
+		list = append(list, v.device)
+	}
+	for _, s := range d.allServices() {
+		if s.device != nil {
+			list = append(list, s.device)
+		}
+	}
+	return list
 }

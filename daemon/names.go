@@ -10,13 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/internal/state"
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/dnsd"
-	"github.com/overlayd/overlayd/netstack"
 )
 
 const (
@@ -32,8 +30,7 @@ const (
 
 // names is the owner of the zone and its server.
 type names struct {
-	stack      atomic.Pointer[netstack.Stack] // of a rootless node
-	resolvConf string                         // whose name servers are asked for other names
+	resolvConf string // whose name servers are asked for other names
 
 	// writers keep changes of a name in one order, in memory and on the disk. A
 	// name's is by its hash.

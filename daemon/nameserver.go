@@ -126,10 +126,6 @@ func (s *nameService) end() {
 
 var errNotYet = errors.New("is about to begin")
 
-// useStack is the TCP/IP stack of a rootless node, on which names are served and
-// from which is pinged; nil when it has none.
-func (d *Daemon) useStack(s *netstack.Stack) { d.names.stack.Store(s) }
-
 // serveNames answers on port 53 of an address; that it cannot degrades "dns" and
 // is tried again. quitNames ends it. Both are idempotent and never fail the caller.
 func (d *Daemon) serveNames(a netip.Addr) {
@@ -169,7 +165,8 @@ func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
 		n.mu.RLock()
 		server := n.server
 		n.mu.RUnlock()
-		sockets, err := d.listenNames(server, s.addr)
+		stack := d.stack()
+		sockets, err := d.listenNames(server, stack, s.addr)
 		d.toldNames(s, err)
 		if tried != nil {
 			close(tried)
@@ -177,11 +174,9 @@ func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
 		}
 		if err == nil {
 			wait = firstListen
-			select {
-			case <-s.stop:
+			if !d.awaitChange(s, server, stack) {
 				closeAll(sockets)
 				return
-			case <-server.replaced: // and its sockets closed
 			}
 			continue
 		}
@@ -195,10 +190,41 @@ func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
 	}
 }
 
+// awaitChange waits until what s listens with is closed, because there is another
+// server or, for a rootless node, another stack, or until s is to end: then it
+// returns false.
+func (d *Daemon) awaitChange(s *nameService, server *nameServer, stack *netstack.Stack) bool {
+	var look <-chan time.Time
+	if stack != nil {
+		t := time.NewTicker(lookEvery)
+		defer t.Stop()
+		look = t.C
+	}
+	for {
+		select {
+		case <-s.stop:
+			return false
+		case <-server.replaced:
+			return true
+		case <-look:
+			if d.stack() != stack {
+				return true
+			}
+		}
+	}
+}
+
+// stack is the TCP/IP stack of a rootless node, nil if there is none.
+func (d *Daemon) stack() *netstack.Stack {
+	if v := d.global.load(); v != nil && v.device != nil {
+		return v.device.stack()
+	}
+	return nil
+}
+
 // listenNames listens for queries on an address, over UDP and TCP.
-func (d *Daemon) listenNames(s *nameServer, a netip.Addr) ([]io.Closer, error) {
+func (d *Daemon) listenNames(s *nameServer, stack *netstack.Stack, a netip.Addr) ([]io.Closer, error) {
 	at := netip.AddrPortFrom(a, dnsPort).String()
-	stack := d.names.stack.Load()
 	if stack == nil {
 		if d.mode == ModeRootless {
 			return nil, errors.New("the node has no network yet")
