@@ -37,6 +37,19 @@ func (h *host) listing() string {
 	return b.String()
 }
 
+var (
+	linkLocal = regexp.MustCompile(`(?m)^.*fe80:.*\n`)
+	linkIndex = regexp.MustCompile(`(?m)^\d+: `)
+)
+
+// stable is a listing without what is another after a device was made anew: its
+// number, and its link-local address, which the kernel makes up.
+func stable(listing string) string {
+	lines := strings.Split(linkIndex.ReplaceAllString(linkLocal.ReplaceAllString(listing, ""), ""), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
 // sysctls are the settings of IP on a host.
 func (h *host) sysctls() string {
 	h.t.Helper()
@@ -183,7 +196,7 @@ func byText[T any](all []T) {
 	slices.SortFunc(all, func(a, b T) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 }
 
-// without leaves out what facts say of a few attachments and their addresses.
+// text is for comparing facts.
 func (f facts) text() string {
 	text, err := json.MarshalIndent(f, "", " ")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -177,7 +178,7 @@ type stream struct {
 	stop context.CancelFunc
 	done chan error
 	gap  time.Duration // the longest time between two answers
-	said int
+	said atomic.Int64
 }
 
 // stream begins a stream to the echo of another container.
@@ -202,7 +203,7 @@ func (c *container) stream(to netip.AddrPort) *stream {
 			}
 			now := time.Now()
 			s.gap, last = max(s.gap, now.Sub(last)), now
-			s.said++
+			s.said.Add(1)
 			select {
 			case <-ctx.Done():
 			case <-time.After(2 * time.Millisecond):
@@ -219,4 +220,14 @@ func (s *stream) end() (gap time.Duration, err error) {
 	s.stop()
 	err = <-s.done
 	return s.gap, err
+}
+
+// count is how often something was said and answered.
+func (s *stream) count() int64 { return s.said.Load() }
+
+// await waits until the stream has gone on to a count.
+func (s *stream) await(t *testing.T, count int64) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.count() >= count }, 15*time.Second, time.Millisecond, "a connection from %s to %s is stuck",
+		s.conn.LocalAddr(), s.conn.RemoteAddr())
 }
