@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,7 +46,8 @@ type order struct {
 	Boot     string // a file in place of the host's boot id
 	Hide     string // a folder that is to be empty
 	ReadOnly string // a folder that is not to be written to
-	Tiny     string // a folder of a file system with room for nearly nothing
+	Tiny     string // a folder of a file system of its own
+	TinySize string // and how large that is
 }
 
 func TestMain(m *testing.M) {
@@ -115,7 +117,7 @@ func (o *order) arrange() error {
 		err = unix.Mount("none", o.Hide, "tmpfs", 0, "")
 	}
 	if o.Tiny != "" && err == nil {
-		err = unix.Mount("none", o.Tiny, "tmpfs", 0, "size=16k")
+		err = unix.Mount("none", o.Tiny, "tmpfs", 0, "size="+cmp.Or(o.TinySize, "16k"))
 	}
 	if o.ReadOnly != "" && err == nil {
 		if err = unix.Mount(o.ReadOnly, o.ReadOnly, "", unix.MS_BIND, ""); err == nil {
