@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 )
@@ -18,3 +19,7 @@ func (d *Daemon) allocateIP(ctx context.Context, r wire.AllocateIP) (wire.IP, er
 }
 func (d *Daemon) releaseIP(ctx context.Context, r wire.ReleaseIP) error { return nil }
 func (d *Daemon) listLeases(r wire.ListLeases) (wire.Leases, error)     { return wire.Leases{}, nil }
+
+// leasesChanged is to be called after addresses of these subnets or pools were
+// leased or released: it tells clients of those nearly used up. It never waits.
+func (d *Daemon) leasesChanged(pools ...netip.Prefix) {}

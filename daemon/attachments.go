@@ -22,6 +22,16 @@ func (d *Daemon) detach(ctx context.Context, r wire.DetachContainer) error { ret
 // there is.
 func (d *Daemon) detachAll(ctx context.Context, service, reason string) error { return nil }
 
+// leaveGlobal is called when the node's own overlay is about to be torn down: guests
+// are detached, and containers that joined lose their eth1 and its address and stay
+// attached to their service.
+func (d *Daemon) leaveGlobal(ctx context.Context, reason string) error { return nil }
+
+// rejoinGlobal is called when the node's device was made anew, so that its address
+// and all routes that prefer it were gone for a moment, or when its address is
+// another one: what leads to containers that joined is made whole again.
+func (d *Daemon) rejoinGlobal() error { return nil }
+
 func (d *Daemon) listAttachments(r wire.ListAttachments) (wire.Attachments, error) {
 	return wire.Attachments{}, nil
 }

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/internal/server"
 	"github.com/overlayd/overlayd/daemon/internal/state"
-	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/overlayd/overlayd/ipam"
+	"github.com/overlayd/overlayd/overlay"
 )
 
 // A Daemon is overlayd. Its methods are safe for use by several goroutines.
@@ -21,7 +20,10 @@ type Daemon struct {
 	log     *slog.Logger
 	bootID  string // of this run of the daemon
 	started time.Time
-	mode    Mode // ModeTUN or ModeRootless
+	mode    Mode   // ModeTUN or ModeRootless
+	noTUN   string // why ModeAuto became ModeRootless
+	key     overlay.PrivateKey
+	public  overlay.PublicKey
 
 	store  *state.Store
 	leases *ipam.Authority
@@ -36,6 +38,11 @@ type Daemon struct {
 	ports       ports
 	firewall    firewall
 	faults      faults
+
+	// running is what goes on besides requests, for as long as ctx.
+	ctx     context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
 }
 
 // New makes a daemon: it opens the data folder, makes the host agree with it and
@@ -50,13 +57,3 @@ func (d *Daemon) Serve(ctx context.Context) error { return nil }
 // Close ends the daemon and leaves the host as it is, for the next run to go on
 // with. It is idempotent.
 func (d *Daemon) Close() error { return nil }
-
-// handle does what a request asks. See ops.go.
-func (d *Daemon) handle(ctx context.Context, req wire.Request) (wire.Response, error) {
-	return nil, errors.ErrUnsupported
-}
-
-var (
-	_ sync.Mutex
-	_ atomic.Int32
-)
