@@ -61,7 +61,7 @@ func (r chaos) peer() wire.PeerSpec {
 
 // peerKey is a key that nobody has the private half of.
 func peerKey(n int) string {
-	return strings.Repeat(string(rune('A'+n))+"AAA", 10) + "AAA="
+	return strings.Repeat(string(rune('B'+n))+"AAA", 10) + "AAA="
 }
 
 func (r chaos) scope() wire.PeerScope {
