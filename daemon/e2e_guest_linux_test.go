@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -16,9 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// boot makes of what a guest was told a WireGuard node with a TCP/IP stack, which
-// runs in a namespace that reaches the host at an address.
-func boot(t *testing.T, ns *testnet.Namespace, g wire.GuestConfig, host netip.Addr) *netstack.Stack {
+// A guest is a TCP/IP stack with WireGuard below it.
+type guest struct{ *netstack.Stack }
+
+// boot makes a guest of what it was told, in a namespace, or this one if that is
+// nil, which reaches the host at an address.
+func boot(t *testing.T, ns *testnet.Namespace, g wire.GuestConfig, host netip.Addr) guest {
 	t.Helper()
 	key, err := overlay.ParsePrivateKey(string(g.PrivateKey))
 	require.NoError(t, err)
@@ -28,7 +32,12 @@ func boot(t *testing.T, ns *testnet.Namespace, g wire.GuestConfig, host netip.Ad
 	stack, err := netstack.New(netstack.Config{Addrs: []netip.Prefix{netip.PrefixFrom(g.OverlayIP, int(g.PrefixLen))}})
 	require.NoError(t, err)
 	var node *overlay.Node
-	ns.Do(func() { node, err = overlay.New(overlay.Config{PrivateKey: key, Device: stack.Device()}) })
+	run := func() { node, err = overlay.New(overlay.Config{PrivateKey: key, Device: stack.Device()}) }
+	if ns != nil {
+		ns.Do(run)
+	} else {
+		run()
+	}
 	require.NoError(t, err)
 	t.Cleanup(func() { node.Close() })
 	// Its host rewrites the endpoint's address, which is on the overlay, to where the
@@ -44,7 +53,23 @@ func boot(t *testing.T, ns *testnet.Namespace, g wire.GuestConfig, host netip.Ad
 		peer.AllowedIPs = append(peer.AllowedIPs, prefix)
 	}
 	require.NoError(t, node.SetPeer(t.Context(), peer))
-	return stack
+	return guest{stack}
+}
+
+// echo answers over TCP until the guest is gone.
+func (g guest) echo(t *testing.T) {
+	t.Helper()
+	l, err := g.Listen("tcp", fmt.Sprintf(":%d", echoPort))
+	require.NoError(t, err)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer conn.Close(); io.Copy(conn, conn) }()
+		}
+	}()
 }
 
 func TestE2EGuestsReachContainersAndEachOther(t *testing.T) {
@@ -55,7 +80,7 @@ func TestE2EGuestsReachContainersAndEachOther(t *testing.T) {
 		testnet.Port{Namespace: h.ns, Name: "vmnet", Addrs: []netip.Prefix{netip.MustParsePrefix("192.168.64.1/24")}},
 		testnet.Port{Namespace: machines, Name: "en0", Addrs: []netip.Prefix{netip.MustParsePrefix("192.168.64.2/24")}}))
 	server := netip.MustParseAddr("10.200.1.1")
-	var guests []*netstack.Stack
+	var guests []guest
 	var configs []wire.GuestConfig
 	for _, id := range []string{"vm-1", "vm-2"} {
 		g, err := h.AttachGuest(h.ctx, wire.AttachContainer{Handle: wire.GuestManaged{ID: id}, Service: "web", DNSServer: server, DNSDomain: zone})
@@ -73,17 +98,7 @@ func TestE2EGuestsReachContainersAndEachOther(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(h.ctx, 20*time.Second)
 	defer cancel()
-	echo, err := guests[1].Listen("tcp", ":7")
-	require.NoError(t, err)
-	go func() {
-		for {
-			conn, err := echo.Accept()
-			if err != nil {
-				return
-			}
-			go func() { defer conn.Close(); io.Copy(conn, conn) }()
-		}
-	}()
+	guests[1].echo(t)
 	for who, to := range map[string]netip.Addr{
 		"a container on the host":      family(p.containers[0]["web"][0].at, false),
 		"a container on the other one": family(p.containers[1]["web"][0].at, false),

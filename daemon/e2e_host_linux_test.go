@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/overlayd/overlayd/daemon"
 	"github.com/overlayd/overlayd/daemon/client"
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -27,8 +28,8 @@ import (
 // and ended.
 type host struct {
 	t     testing.TB
-	ctx   context.Context // of the whole test
-	ns    *testnet.Namespace
+	ctx   context.Context    // of the whole test
+	ns    *testnet.Namespace // nil: the machine's own
 	dir   string
 	order order
 	setup func(*exec.Cmd) // changes how the daemon's process is started; may be nil
@@ -44,12 +45,22 @@ type host struct {
 // newHost makes a host without a daemon.
 func newHost(t testing.TB) *host {
 	t.Helper()
-	h := &host{t: t, ns: testnet.NewNamespace(t)}
+	ns := testnet.NewNamespace(t)
 	for _, tool := range []string{"ip", "nft", "ping", "dig"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs the program %s", tool)
 		}
 	}
+	h := newUser(t)
+	h.ns, h.order.Mode = ns, daemon.ModeTUN
+	return h
+}
+
+// newUser makes a host that is this machine, for a daemon that needs no privilege
+// and touches nothing of it.
+func newUser(t testing.TB) *host {
+	t.Helper()
+	h := &host{t: t}
 	var cancel context.CancelFunc
 	h.ctx, cancel = context.WithTimeout(t.Context(), *patience)
 	t.Cleanup(cancel)
@@ -60,7 +71,7 @@ func newHost(t testing.TB) *host {
 	h.order = order{
 		DataDir:  filepath.Join(dir, "data"),
 		Endpoint: filepath.Join(dir, "s"),
-		Mode:     "tun",
+		Mode:     daemon.ModeRootless,
 		Control:  filepath.Join(dir, "c"),
 	}
 	t.Cleanup(func() {
@@ -115,7 +126,12 @@ func (h *host) tryStart() error {
 	if h.setup != nil {
 		h.setup(cmd)
 	}
-	h.ns.Do(func() { err = cmd.Start() })
+	begin := func() { err = cmd.Start() }
+	if h.ns != nil {
+		h.ns.Do(begin)
+	} else {
+		begin()
+	}
 	tell.Close()
 	require.NoError(h.t, err)
 	h.process, h.ended = cmd, make(chan struct{})
