@@ -105,7 +105,7 @@ func TestWhatTheKernelRefusesIsAnErrorThatSaysWhat(t *testing.T) {
 		is   error
 		says string
 	}{
-		"an address twice":         {h.AddAddr(link.Index, addr), unix.EEXIST, "add address 192.0.2.1/24"},
+		"an address of a group":    {h.AddAddr(link.Index, netip.MustParsePrefix("ff02::1/64")), unix.EADDRNOTAVAIL, "add address ff02::1/64"},
 		"a route twice":            {h.AddRoute(link.Index, route), unix.EEXIST, "add route 198.51.100.0/24"},
 		"an MTU out of range":      {h.SetMTU(link.Index, 1<<20), unix.EINVAL, "set MTU 1048576"},
 		"an address for no link":   {h.AddAddr(1<<20, addr), unix.ENODEV, "add address"},
@@ -152,7 +152,7 @@ func TestAWatcherTellsOfChanges(t *testing.T) {
 	require.Equal(t, link, <-told)
 	// Neither another link nor what is no part of a Link is told.
 	ip(t, ns, "link", "set", "lo", "mtu", "1500")
-	ip(t, ns, "link", "set", "renamed", "alias", "something")
+	ip(t, ns, "link", "set", "renamed", "txqueuelen", "7")
 	ip(t, ns, "link", "del", "renamed")
 	require.Equal(t, hostnet.Link{}, <-told)
 	require.Empty(t, told)
