@@ -296,4 +296,3 @@ func whyNoNames(a netip.Addr, err error) string {
 	}
 	return fmt.Sprintf("names are not served on %v: %v", a, err)
 }
-
