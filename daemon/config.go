@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"log/slog"
+	"net"
 )
 
 // A Mode says what the node's own overlay is made of.
@@ -21,6 +22,9 @@ type Config struct {
 	// Endpoint is its socket. Default: run/overlayd.sock in DataDir if that is
 	// given, else client.DefaultEndpoint.
 	Endpoint string
+	// Listener is the socket, made by somebody else, such as systemd; it is closed
+	// in the end, and its file stays. Default: it makes Endpoint.
+	Listener net.Listener
 	// Mode. Default: ModeAuto.
 	Mode Mode
 	// Zone is the origin of the names it serves. Default: overlay.internal.

@@ -97,7 +97,7 @@ func (h *Handle) DeleteLink(index int) error {
 // SetAlias sets the free text of a link, of 255 bytes at most.
 func (h *Handle) SetAlias(index int, alias string) error {
 	if err := h.netlink.LinkSetAlias(byIndex(index), alias); err != nil {
-		return fmt.Errorf("set alias %q: %w", alias, err)
+		return fmt.Errorf("set alias: %w", err)
 	}
 	return nil
 }
@@ -162,8 +162,11 @@ func (h *Handle) awaitRunning(index int) error {
 		if err != nil {
 			return err
 		}
-		if s := l.Attrs().OperState; s != netlink.OperUp {
-			return fmt.Errorf("%s is not running, but %s: %w", l.Attrs().Name, s, errNotYet)
+		a := l.Attrs()
+		// A bridge that never was without a carrier has no state (RFC 2863) until it is.
+		idle := l.Type() == "bridge" && a.OperState == netlink.OperUnknown && a.RawFlags&unix.IFF_LOWER_UP != 0
+		if a.OperState != netlink.OperUp && !idle {
+			return fmt.Errorf("%s is not running, but %s: %w", a.Name, a.OperState, errNotYet)
 		}
 		return nil
 	})

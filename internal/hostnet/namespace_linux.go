@@ -130,8 +130,8 @@ func (n *Namespace) withFD(f func(fd int) error) error {
 		return err
 	}
 	var done error
-	if err := conn.Control(func(fd uintptr) { done = f(int(fd)) }); err != nil {
-		return err
+	if conn.Control(func(fd uintptr) { done = f(int(fd)) }) != nil {
+		return fs.ErrClosed // for which it has an error of its own
 	}
 	return done
 }
