@@ -73,17 +73,17 @@ func (t *tracer) drop(reason, part, format string, args ...any) {
 
 func (t *tracer) trace() {
 	t.hop("source", "%v is %s", t.src.addr, t.src.text)
-	if t.src.kind == nobody {
+	if t.src.kind == atNobody {
 		t.drop(reasonNoContainer, "source", "nothing sends from %v", t.src.addr)
 		return
 	}
 	t.translate()
 	to := t.d.locate(t.dst)
 	switch {
-	case to.kind == here:
+	case to.kind == atHere:
 		t.hop("route", "%v is %s", t.dst, to.text)
 		t.end(verdictDelivered)
-	case t.src.kind == outside && t.d.inCluster(t.dst):
+	case t.src.kind == atOutside && t.d.inCluster(t.dst):
 		t.drop(packet.Filtered.String(), "filter", "the overlay's addresses are not taken from outside: publish_port makes a port of %v one of the host", t.dst)
 	case t.d.host == nil:
 		t.rootless(to)
@@ -95,7 +95,7 @@ func (t *tracer) trace() {
 // translate follows published ports.
 func (t *tracer) translate() {
 	at := hostPort{t.proto, t.dst, t.port}
-	if t.port == 0 || t.d.locate(t.dst).kind != here {
+	if t.port == 0 || t.d.locate(t.dst).kind != atHere {
 		return
 	}
 	p := &t.d.ports
@@ -125,7 +125,7 @@ func (t *tracer) rootless(to station) {
 // route follows the kernel's routes.
 func (t *tracer) route(to station) {
 	var src netip.Addr
-	if t.src.kind != outside { // by where that comes in is not known
+	if t.src.kind != atOutside { // by where that comes in is not known
 		src = t.src.addr
 	}
 	r, local, err := t.d.host.LookupRoute(t.dst, src, t.src.link)
@@ -166,7 +166,7 @@ func (t *tracer) route(to station) {
 
 // container is the end of a packet on a bridge, or on a link of a container.
 func (t *tracer) container(to station) {
-	if to.kind != container && to.kind != reserved {
+	if to.kind != atContainer && to.kind != atReserved {
 		t.drop(reasonNoContainer, "service", "%v is %s", t.dst, to.text)
 		return
 	}

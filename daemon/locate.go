@@ -21,13 +21,13 @@ type station struct {
 type stationKind uint8
 
 const (
-	outside   stationKind = iota // of the overlay
-	here                         // on this host itself
-	container                    // attached to a service
-	guest                        // a peer on this host
-	reserved                     // by allocate_ip, for whoever asked
-	remote                       // behind a peer
-	nobody                       // of the overlay, but nobody has it
+	atOutside   stationKind = iota // of the overlay
+	atHere                         // on this host itself
+	atContainer                    // attached to a service
+	atGuest                        // a peer on this host
+	atReserved                     // by allocate_ip, for whoever asked
+	atRemote                       // behind a peer
+	atNobody                       // of the overlay, but nobody has it
 )
 
 // locate finds out where an address is.
@@ -37,22 +37,22 @@ func (d *Daemon) locate(a netip.Addr) station {
 	service := d.serviceOf(a)
 	switch {
 	case leased && lease.Owner.Kind == kindContainer:
-		s.kind = container
+		s.kind = atContainer
 		s.text, s.link = d.describe(a, service)
 	case leased && lease.Owner.Kind == kindGuest:
-		s.kind = guest
+		s.kind = atGuest
 		s.text = fmt.Sprintf("the guest with lease %q", lease.Owner.ID)
 		s.link = d.globalLink()
 	case leased && lease.Owner.Kind == kindReserved:
-		s.kind, s.text = reserved, "an address reserved by allocate_ip"
+		s.kind, s.text = atReserved, "an address reserved by allocate_ip"
 		if service != nil {
 			s.text = fmt.Sprintf("an address of service %q, reserved by allocate_ip", service.Name)
 			s.link = service.bridge.Index
 		}
 	case leased && lease.Owner.Kind == ipam.KindService && service != nil:
-		s.kind, s.text = here, fmt.Sprintf("this host's own address in service %q", service.Name)
+		s.kind, s.text = atHere, fmt.Sprintf("this host's own address in service %q", service.Name)
 	case d.own(a):
-		s.kind, s.text = here, "this node's own address"
+		s.kind, s.text = atHere, "this node's own address"
 	default:
 		d.elsewhere(&s, service)
 	}
@@ -63,17 +63,17 @@ func (d *Daemon) locate(a netip.Addr) station {
 func (d *Daemon) elsewhere(s *station, service *service) {
 	for _, v := range d.devices() {
 		if key, prefix, ok := v.behind(s.addr); ok {
-			s.kind, s.link = remote, v.link().Index
+			s.kind, s.link = atRemote, v.link().Index
 			s.text = fmt.Sprintf("behind peer %v, by its allowed %v", key, prefix)
 			return
 		}
 	}
 	switch {
 	case service != nil:
-		s.kind = nobody
+		s.kind = atNobody
 		s.text = fmt.Sprintf("an address of service %q that no container has: it may have been detached", service.Name)
 	case d.inCluster(s.addr):
-		s.kind = nobody
+		s.kind = atNobody
 		s.text = "an address of the overlay that neither a container nor a peer has: its service may have been torn down"
 	default:
 		s.text = "outside the overlay"

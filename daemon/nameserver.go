@@ -196,7 +196,7 @@ func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
 func (d *Daemon) awaitChange(s *nameService, server *nameServer, stack *netstack.Stack) bool {
 	var look <-chan time.Time
 	if stack != nil {
-		t := time.NewTicker(lookEvery)
+		t := time.NewTicker(monitorEvery)
 		defer t.Stop()
 		look = t.C
 	}
