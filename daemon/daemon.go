@@ -31,6 +31,11 @@ type Daemon struct {
 	boot   string          // boot id of the host
 	server *server.Server
 
+	node        node
+	plan        plan
+	routes      routes
+	resolver    *resolver
+	shortage    shortage
 	global      global
 	services    services
 	attachments attachments

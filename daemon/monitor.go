@@ -23,3 +23,5 @@ func (d *Daemon) publish(e wire.Event) {}
 
 // natTick is one round of looking at how peers are reached.
 func (d *Daemon) natTick(ctx context.Context) error { return nil }
+
+func (d *Daemon) faultWarnings() []string { return nil }
