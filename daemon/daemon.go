@@ -49,6 +49,8 @@ type Daemon struct {
 	ports       ports
 	firewall    firewall
 	faults      faults
+	monitor     monitor
+	meter       meter
 
 	// running is what goes on besides requests, for as long as ctx.
 	ctx     context.Context
