@@ -67,13 +67,13 @@ func (d *Daemon) attachProcess(ctx context.Context, pid uint32, r wire.AttachCon
 	if d.host == nil {
 		return nil, d.rootless()
 	}
+	g, leave := d.joins(r.JoinGlobal)
+	defer leave()
 	s, release, err := d.service(r.Service)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	g, leave := d.joins(r.JoinGlobal)
-	defer leave()
 	ns, err := d.namespaceOf(pid)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,8 @@ const maxAttachments = 16384
 // attachments is the owner of all attachments: of which there are. What each one
 // is belongs to whoever has claimed it.
 //
-// A service's lock is taken before an attachment is claimed, never after.
+// Who wants the node's own overlay to stay, or a service, asks for that before it
+// claims an attachment, and in this order.
 type attachments struct {
 	mu    sync.RWMutex // never held while anything is waited for
 	of    map[container]*attachment

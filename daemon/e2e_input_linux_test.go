@@ -66,7 +66,7 @@ func quote(s string) string {
 var (
 	huge     = quote(strings.Repeat("a", 1<<20))
 	names    = []string{`""`, `"a\nb"`, `"a b"`, `"a/b"`, `"../../etc/passwd"`, `"a\u0000"`, `"\u007f"`, `"\u202e"`, quote(strings.Repeat("a", 129)), huge}
-	prefixes = []string{`"banana"`, `"10.200.0.0"`, `"10.200.0.0/33"`, `"10.200.0.1/16"`, `"10.200.0.0/16\n"`, `"10.200.0.0/-1"`, `"10.200.0.0/016"`,
+	prefixes = []string{`"banana"`, `"10.200.0.0"`, `"10.200.0.0/33"`, `"10.200.0.1/16"`, `"10.200.0.0/16\nendpoint=192.0.2.1:1"`, `"10.200.0.0/-1"`, `"10.200.0.0/016"`,
 		`"127.0.0.0/8"`, `"224.0.0.0/8"`, `"fe80::/64"`, `"ff00::/8"`, `"::ffff:10.0.0.0/104"`, `"10.200.0.0/16,,"`, huge}
 	keys = []string{`""`, `"k"`, `"AAAA"`, quote(strings.Repeat("A", 44)), quote(strings.Repeat("A", 43) + "=\n"), `"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI"`,
 		quote("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\nallowed_ip=0.0.0.0/0"), `"0202020202020202020202020202020202020202020202020202020202020202"`, huge}
@@ -146,7 +146,7 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 		"add_peer": {`{"public_key":"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=","endpoint":"192.0.2.9:51420","allowed_ips":"10.200.77.0/24","persistent_keepalive_secs":25,"scope":{"scope":"global"}}`, []field{
 			{"public_key", false, append([]string{quote(h.facts().Status.PublicKey)}, keys...)},
 			{"endpoint", false, endpoints},
-			{"allowed_ips", false, append([]string{`"10.200.9.0/25"`, `"10.200.1.0/24"`, quote(subnet), `"0.0.0.0/0"`}, prefixes...)},
+			{"allowed_ips", false, append([]string{`"10.200.9.0/25"`, `"10.200.1.0/24"`, quote(subnet)}, prefixes...)},
 			{"persistent_keepalive_secs", false, append([]string{`65536`}, numbers...)},
 			{"scope", true, scopes},
 		}},
@@ -156,7 +156,7 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 		}},
 		"add_allowed_ip": {fmt.Sprintf(`{"pubkey":%q,"cidr":"10.200.78.0/24","scope":{"scope":"global"}}`, aPeer.PublicKey), []field{
 			{"pubkey", false, append([]string{`"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM="`}, keys...)},
-			{"cidr", false, append([]string{`""`, `"10.200.1.0/24"`, `"0.0.0.0/0"`}, prefixes...)},
+			{"cidr", false, append([]string{`""`, `"10.200.1.0/24"`}, prefixes...)},
 			{"scope", true, scopes},
 		}},
 		"remove_allowed_ip": {fmt.Sprintf(`{"pubkey":%q,"cidr":"10.200.78.0/24","scope":{"scope":"global"}}`, aPeer.PublicKey), []field{

@@ -114,9 +114,27 @@ var retryable = []wire.Code{wire.NotReady, wire.Timeout, wire.Overloaded, wire.S
 // reply is how a client is told of an error.
 func reply(err error) wire.Err {
 	answer := wire.Err{Message: err.Error(), Code: codeOf(err)}
-	if e, ok := errors.AsType[*Error](err); ok {
-		answer.Field = e.Field
-	}
+	answer.Field = fieldOf(err)
 	answer.Retryable = slices.Contains(retryable, answer.Code)
 	return answer
+}
+
+// fieldOf is the first field that an error, or what is under it, names.
+func fieldOf(err error) string {
+	switch e := err.(type) {
+	case *Error:
+		if e.Field != "" {
+			return e.Field
+		}
+		return fieldOf(e.Err)
+	case interface{ Unwrap() error }:
+		return fieldOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, under := range e.Unwrap() {
+			if field := fieldOf(under); field != "" {
+				return field
+			}
+		}
+	}
+	return ""
 }

@@ -89,11 +89,16 @@ func (d *Daemon) makeChanges(changes []*ruleChange) error {
 	return nil
 }
 
-// wanted is a copy of what the rules are to be.
-func (f *firewall) wanted() hostnet.Firewall {
+// load is what the rules are to be, never to be changed. It never waits.
+func (f *firewall) load() hostnet.Firewall {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := f.want
+	return f.want
+}
+
+// wanted is a copy of what the rules are to be.
+func (f *firewall) wanted() hostnet.Firewall {
+	w := f.load()
 	w.Devices = slices.Clone(w.Devices)
 	w.Bridges = slices.Clone(w.Bridges)
 	w.Inside = slices.Clone(w.Inside)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/internal/state"
+	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/hostnet"
 )
 
@@ -22,7 +23,7 @@ type keeper struct {
 	queue map[container]struct{} // to be looked at
 	wake  chan struct{}          // full while the queue is not empty
 
-	failing map[container]error // of the last look at each; the goroutine's own
+	failing map[container]error // those whose last look failed; guarded by mu
 }
 
 // lookEvery is how often the host is compared with the record when no news came of
@@ -118,7 +119,7 @@ func (d *Daemon) lookForDamage() {
 			}
 		}
 	}
-	k.look(slices.Collect(maps.Keys(k.failing))...)
+	k.look(k.failed()...)
 }
 
 func (d *Daemon) damaged(a *state.Attachment, links map[string]hostnet.Link) bool {
@@ -137,25 +138,47 @@ func (d *Daemon) damaged(a *state.Attachment, links map[string]hostnet.Link) boo
 // lookAt looks at containers, and says in the status which could not be helped.
 func (d *Daemon) lookAt(containers []container) {
 	k := d.attachments.keeper
-	var mu sync.Mutex
 	each(containers, func(c container) error {
 		err := d.lookAtOne(c)
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case err == nil:
-			delete(k.failing, c)
-		case d.ctx.Err() == nil:
-			k.failing[c] = err
-			d.log.Warn("a container cannot be kept attached", "err", err)
+		if d.ctx.Err() == nil {
+			k.note(c, err)
 		}
 		return nil
 	})
-	for _, err := range k.failing {
-		d.degrade(partAttachments, fmt.Errorf("%d cannot be kept as they are wanted, of which one: %w", len(k.failing), err))
+	if n, why := k.failures(); n > 0 {
+		d.log.Warn("containers cannot be kept attached", "count", n, "err", why)
+		d.degrade(partAttachments, fmt.Errorf("%d cannot be kept as they are wanted, of which one: %w", n, why))
 		return
 	}
 	d.recovered(partAttachments)
+}
+
+// note keeps what came of the last look at a container.
+func (k *keeper) note(c container, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.failing, c)
+	if err != nil {
+		k.failing[c] = err
+	}
+}
+
+// failures is how many of those there are that could not be helped, and what is
+// wrong with one of them.
+func (k *keeper) failures() (n int, why error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, why = range k.failing {
+		break
+	}
+	return len(k.failing), why
+}
+
+// failed is the containers whose last look failed.
+func (k *keeper) failed() []container {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.failing))
 }
 
 // partAttachments is what fails when containers cannot be kept attached.
@@ -175,15 +198,18 @@ func (d *Daemon) lookAtOne(c container) error {
 		return d.lookAtGuest(c)
 	}
 	if d.host == nil {
-		return nil
+		return because(d.rootless(), "%s was attached in mode tun", title(a))
 	}
+	g, leave := d.joins(a.JoinGlobal)
+	defer leave()
 	s, release, err := d.service(a.Service)
+	if errors.Is(err, wire.NotFound) {
+		return nil // who tears it down detaches too
+	}
 	if err != nil {
 		return because(err, "keep %s attached", title(a))
 	}
 	defer release()
-	g, leave := d.joins(a.JoinGlobal)
-	defer leave()
 	at, err := d.attachments.claim(d.ctx, c)
 	if err != nil {
 		return err
@@ -280,7 +306,16 @@ func (d *Daemon) mend(at *attachment, to ends) error {
 	case a.GlobalLink == "":
 		return d.join(at, to)
 	}
-	if err := d.replug("mend.eth1", d.globalVeth(a, to)); err != nil {
+	v := d.globalVeth(a, to)
+	l, err := d.find(v.Host)
+	if err == nil && l.Index != 0 {
+		// The kernel removes routes with the address they prefer.
+		err = d.prefer(v, l.Index)
+	}
+	if err == nil {
+		err = d.replug("mend.eth1", v)
+	}
+	if err != nil {
 		return because(err, "mend %s", title(a))
 	}
 	return nil

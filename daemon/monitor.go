@@ -101,9 +101,9 @@ type monitor struct {
 }
 
 const (
-	// lookEvery is how often peers are looked at. Where there are so many that a
+	// monitorEvery is how often peers are looked at. Where there are so many that a
 	// look takes more than a hundredth of that, it is as much rarer.
-	lookEvery = time.Second
+	monitorEvery = time.Second
 
 	// lookFirewall is how many looks at peers go by for one at the rules.
 	lookFirewall = 5
@@ -112,7 +112,7 @@ const (
 // runMonitor looks until ctx ends. It begins when everything else is there.
 func (d *Daemon) runMonitor(ctx context.Context) {
 	var w ward
-	timer := time.NewTimer(lookEvery)
+	timer := time.NewTimer(monitorEvery)
 	defer timer.Stop()
 	for look := 1; ; look++ {
 		select {
@@ -127,7 +127,7 @@ func (d *Daemon) runMonitor(ctx context.Context) {
 			d.checkFirewall()
 			d.sweepPorts()
 		}
-		timer.Reset(max(lookEvery, 100*time.Since(began)))
+		timer.Reset(max(monitorEvery, 100*time.Since(began)))
 	}
 }
 

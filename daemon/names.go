@@ -222,6 +222,9 @@ func (n *names) relative(field, text string) (string, error) {
 	if name, inside = strings.CutSuffix(name, "."+n.zone); full && !inside {
 		return "", invalid(field, "%q is not in the zone %s, whose names are served here: leave the final dot out, or give one such as %q", text, n.zone, "web."+n.zone)
 	}
+	if name == n.zone || strings.HasSuffix(name, "."+n.zone) { // it would be another one the next time
+		return "", invalid(field, "%q has the zone %s twice", text, n.zone)
+	}
 	for label := range strings.SplitSeq(name, ".") {
 		switch {
 		case label == "" || len(label) > 63:

@@ -196,7 +196,7 @@ func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
 func (d *Daemon) awaitChange(s *nameService, server *nameServer, stack *netstack.Stack) bool {
 	var look <-chan time.Time
 	if stack != nil {
-		t := time.NewTicker(lookEvery)
+		t := time.NewTicker(monitorEvery)
 		defer t.Stop()
 		look = t.C
 	}
@@ -296,4 +296,3 @@ func whyNoNames(a netip.Addr, err error) string {
 	}
 	return fmt.Sprintf("names are not served on %v: %v", a, err)
 }
-
