@@ -122,6 +122,17 @@ func TestTheSocketIsTheGroups(t *testing.T) {
 	require.EqualValues(t, 0, st.Uid)
 }
 
+// The file has its mode from bind on, whatever the umask, and not from a chmod later.
+func TestTheSocketIsBoundPrivate(t *testing.T) {
+	before := syscall.Umask(0)
+	defer syscall.Umask(before)
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := bindPrivate(path)
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, mode(t, path))
+	require.NoError(t, l.Close())
+}
+
 // TestTheSocketIsPrivateFromItsFirstMoment has another user try to connect while a
 // socket is made again and again, with a umask that takes nothing.
 func TestTheSocketIsPrivateFromItsFirstMoment(t *testing.T) {
