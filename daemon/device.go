@@ -194,10 +194,6 @@ func (v *device) removeGuest(key overlay.PublicKey) error {
 	return v.d.reroute(detour{device: v, from: was.AllowedIPs})
 }
 
-// sessionLife is REJECT_AFTER_TIME of WireGuard's whitepaper, section 6.1: a peer
-// that has not completed a handshake for so long cannot be talked to.
-const sessionLife = 180 * time.Second
-
 // peers is a snapshot, in the order of the keys; it never waits.
 func (v *device) peers() []wire.PeerStatus {
 	t := v.now.Load()
@@ -221,7 +217,7 @@ func (v *device) peers() []wire.PeerStatus {
 			age := max(now.Sub(p.LastHandshake), 0)
 			s.LastHandshake = p.LastHandshake.Unix()
 			s.HandshakeAge = uint64(age / time.Second)
-			s.Healthy = age < sessionLife
+			s.Healthy = v.d.healthy(v.scope, p.PublicKey, p.LastHandshake)
 		}
 		list = append(list, s)
 	}
