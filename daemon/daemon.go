@@ -163,7 +163,7 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 			d.log.Warn("there is no TUN device, so the node is rootless", "err", err)
 		}
 	}
-	if d.host == nil && onHost(recorded) {
+	if d.host == nil && hostBound(recorded) {
 		why := ""
 		if d.noTUN != "" {
 			why = " (" + d.noTUN + ")"
@@ -184,8 +184,8 @@ func tryTUN() (*hostnet.Handle, error) {
 	return hostnet.Open()
 }
 
-// onHost reports whether something on record has interfaces on the host.
-func onHost(recorded state.State) bool {
+// hostBound reports whether something on record has interfaces on the host.
+func hostBound(recorded state.State) bool {
 	if g := recorded.Node.Global; g != nil && g.Interface != "" {
 		return true
 	}

@@ -65,9 +65,6 @@ func (d *Daemon) newDevice(scope string, c tunnelConfig, t *tunnel) *device {
 
 		unresolved: make(map[overlay.PublicKey]bool),
 	}
-	if c.port == 0 {
-		v.config.port = t.node.ListenPort() // the same one when it is made anew
-	}
 	v.now.Store(t)
 	d.routes.onLink(v)
 	d.running.Go(v.watch)

@@ -23,7 +23,7 @@ type tunnelConfig struct {
 	name  string // of the link
 	alias string
 	key   overlay.PrivateKey
-	port  uint16 // 0: one the system chooses
+	port  uint16
 	addrs []netip.Prefix
 }
 
