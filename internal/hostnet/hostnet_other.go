@@ -21,6 +21,8 @@ func (*Handle) Links() ([]Link, error)             { return nil, errors.ErrUnsup
 func (*Handle) DeleteLink(int) error               { return errors.ErrUnsupported }
 func (*Handle) SetAlias(int, string) error         { return errors.ErrUnsupported }
 func (*Handle) SetMaster(int, int) error           { return errors.ErrUnsupported }
+func (*Handle) SetProxy(int, netip.Addr) error     { return errors.ErrUnsupported }
+func (*Handle) DeleteProxy(int, netip.Addr) error  { return errors.ErrUnsupported }
 func (*Handle) SetMTU(int, int) error              { return errors.ErrUnsupported }
 func (*Handle) SetUp(int) error                    { return errors.ErrUnsupported }
 func (*Handle) SetQuiet(int) error                 { return errors.ErrUnsupported }
