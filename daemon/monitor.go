@@ -154,18 +154,3 @@ func (d *Daemon) healthy(scope string, key overlay.PublicKey, shaken time.Time) 
 	sick := d.monitor.sick.Load()
 	return sick == nil || !(*sick)[peerID{scope, key}]
 }
-
-// devices are the WireGuard devices there are: the node's, and those of services.
-// It never waits.
-func (d *Daemon) devices() []*device {
-	var list []*device
-	if v := d.global.load(); v != nil && v.device != nil {
-		list = append(list, v.device)
-	}
-	for _, s := range d.allServices() {
-		if s.device != nil {
-			list = append(list, s.device)
-		}
-	}
-	return list
-}

@@ -33,8 +33,8 @@ func dig(t testing.TB, server string, args ...string) string {
 	return sh(t, "dig", append([]string{"+short", "+tries=1", "+time=2", "@" + server}, args...)...)
 }
 
-// onHost gives a daemon the host, which is the namespace of this process.
-func onHost(t testing.TB, d *Daemon) {
+// hosted gives a daemon the host, which is the namespace of this process.
+func hosted(t testing.TB, d *Daemon) {
 	t.Helper()
 	host, err := hostnet.Open()
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/overlayd/overlayd/daemon/internal/state"
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/hostnet"
+	"github.com/overlayd/overlayd/ipam"
 )
 
 // maxPorts bounds how many ports are published.
@@ -269,24 +270,26 @@ func (d *Daemon) unpublishPort(ctx context.Context, r wire.UnpublishPort) error 
 	return d.dropThese([]hostPort{at}, func(is netip.AddrPort) bool { return is == to })
 }
 
-// dropPorts unpublishes the ports that lead to addresses whose containers are
-// gone. It is called when their leases have been released, so that none is
-// published after it.
-func (d *Daemon) dropPorts(addrs ...netip.Addr) error {
-	p := &d.ports
-	var failed error
-	for _, a := range addrs {
-		writer := p.writer(a)
-		writer.Lock()
-		p.mu.RLock()
-		those := slices.Clone(p.byAddr[a])
-		p.mu.RUnlock()
-		if len(those) > 0 {
-			failed = errors.Join(failed, d.dropThese(those, func(to netip.AddrPort) bool { return to.Addr() == a }))
+// dropPorts unpublishes the ports that lead to addresses whose leases have just been
+// released: not before, so that none is published after it. Those it cannot drop
+// degrade "ports", and are tried again.
+func (d *Daemon) dropPorts(released ...ipam.Lease) {
+	for _, l := range released {
+		if err := d.dropPortsOf(l.Addr); err != nil {
+			d.degrade(partPorts, err)
 		}
-		writer.Unlock()
 	}
-	return failed
+}
+
+func (d *Daemon) dropPortsOf(a netip.Addr) error {
+	p := &d.ports
+	writer := p.writer(a)
+	writer.Lock()
+	defer writer.Unlock()
+	p.mu.RLock()
+	those := slices.Clone(p.byAddr[a])
+	p.mu.RUnlock()
+	return d.dropThese(those, func(to netip.AddrPort) bool { return to.Addr() == a })
 }
 
 // sweepPorts drops the ports whose containers are gone: dropPorts may have failed.
@@ -300,11 +303,12 @@ func (d *Daemon) sweepPorts() {
 		}
 	}
 	p.mu.RUnlock()
-	if len(gone) == 0 {
-		return
+	var failed error
+	for _, a := range gone {
+		failed = errors.Join(failed, d.dropPortsOf(a))
 	}
-	if err := d.dropPorts(gone...); err != nil {
-		d.degrade(partPorts, err)
+	if failed != nil {
+		d.degrade(partPorts, failed)
 		return
 	}
 	d.recovered(partPorts)
