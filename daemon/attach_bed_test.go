@@ -43,6 +43,10 @@ func newAttachBed(t *testing.T) *attachBed {
 func newBareAttachBed(t *testing.T) *attachBed {
 	t.Helper()
 	b := &attachBed{t: t, host: testnet.NewNamespace(t), dir: t.TempDir()}
+	for _, forward := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1"} {
+		out, err := b.host.Command("sysctl", "-qw", forward).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
 	b.start()
 	t.Cleanup(func() {
 		b.stop()
@@ -71,7 +75,7 @@ func (b *attachBed) open(log io.Writer) (d *Daemon) {
 	b.t.Helper()
 	var err error
 	b.host.Do(func() {
-		d, err = New(Config{DataDir: b.dir, Mode: ModeTUN, Logger: slog.New(slog.NewTextHandler(log, nil))})
+		d, err = newX(Config{DataDir: b.dir, Mode: ModeTUN, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	})
 	require.NoError(b.t, err)
 	return d
@@ -79,7 +83,7 @@ func (b *attachBed) open(log io.Writer) (d *Daemon) {
 
 func (b *attachBed) stop() {
 	if b.d != nil {
-		require.NoError(b.t, b.d.Close())
+		require.NoError(b.t, b.d.closeX())
 		b.d = nil
 	}
 }

@@ -44,6 +44,9 @@ func (n *Namespace) handle() (*Handle, error) {
 	return h, nil
 }
 
+// Namespace tells which namespace the handle reaches.
+func (h *Handle) Namespace() NamespaceID { return h.namespace.ID() }
+
 // Close releases the handle. What it changed stays.
 func (h *Handle) Close() {
 	h.netlink.Close()
