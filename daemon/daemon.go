@@ -157,7 +157,7 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 				return fmt.Errorf("the host does not say which boot it runs: %w", err)
 			}
 		case d.config.Mode == ModeTUN:
-			return fmt.Errorf("mode %s: %w", ModeTUN, err)
+			return fmt.Errorf("mode %s: %w; in mode %s the node does without", ModeTUN, err, ModeRootless)
 		default:
 			d.noTUN = err.Error()
 			d.log.Warn("there is no TUN device, so the node is rootless", "err", err)

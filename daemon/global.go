@@ -124,7 +124,7 @@ func parseGlobal(r wire.SetupGlobalOverlay) (g state.Global, err error) {
 			return g, invalid("slice_cidr", "%v has no room for addresses: its length may be at most %d", s, s.Addr().BitLen()-2)
 		}
 		if !slices.ContainsFunc(cluster, func(c netip.Prefix) bool { return c.Contains(s.Addr()) && c.Bits() < s.Bits() }) {
-			return g, invalid("slice_cidr", "%v is no part of the cluster's %s: give a longer prefix that lies in it", s, join(cluster))
+			return g, invalid("slice_cidr", "%v is no part of cluster_cidr, which is %s: give a longer prefix that lies in it", s, join(cluster))
 		}
 	}
 	if r.WGPort == 0 {

@@ -394,6 +394,12 @@ func (d *Daemon) mendBridge(name string) {
 	}
 	d.log.Warn("bridge mended", "service", name, "link", s.Bridge)
 	p.now.Store(&s)
+	if g := d.global.load(); g.device != nil {
+		if err := d.answerFor(g.device.guestsOf(&s)); err != nil {
+			d.degrade(partService(name), err)
+			return
+		}
+	}
 	d.recovered(partService(name))
 }
 
