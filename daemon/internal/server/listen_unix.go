@@ -44,6 +44,9 @@ func (s *Server) listen(path string) (_ net.Listener, err error) {
 	if strings.HasPrefix(path, pipePrefix) {
 		return nil, fmt.Errorf("named pipes are Windows's: give the path of a socket: %w", errors.ErrUnsupported)
 	}
+	if strings.HasPrefix(path, "@") {
+		return nil, errors.New("an abstract socket has neither owner nor mode: give a path")
+	}
 	gid, grouped := s.group()
 	dir := filepath.Dir(path)
 	if err := makeDir(dir, grouped); err != nil {

@@ -156,13 +156,13 @@ func TestPrefixesAloneTakeNoMemory(t *testing.T) {
 		conns = append(conns, r)
 	}
 	soon(t, "all are there", func() bool { return b.Stats().Open == 200 })
-	soon(t, "some are read", func() bool { return len(b.large) == cap(b.large) })
+	soon(t, "some are read", func() bool { return len(b.large[true]) == cap(b.large[true]) })
 	require.Less(t, int64(heap())-int64(before), int64(8<<20))
 	for _, r := range conns {
 		require.NoError(t, r.Close())
 	}
 	soon(t, "all are gone", func() bool { return b.Stats().Open == 0 })
-	require.Empty(t, b.large)
+	require.Empty(t, b.large[true])
 }
 
 func TestLargeFramesAreReadAFewAtATime(t *testing.T) {
