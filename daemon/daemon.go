@@ -41,6 +41,7 @@ type Daemon struct {
 	plan        plan
 	routes      routes
 	resolver    *resolver
+	roaming     roaming
 	shortage    shortage
 	global      global
 	services    services
@@ -56,6 +57,8 @@ type Daemon struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
+
+	bridgeGone chan struct{} // full when bridges are to be looked at
 
 	asked   chan struct{} // closed when a client asked for the end
 	closing sync.Once
@@ -77,6 +80,8 @@ func New(c Config) (*Daemon, error) {
 		started:  time.Now(),
 		resolver: newResolver(),
 		asked:    make(chan struct{}),
+
+		bridgeGone: make(chan struct{}, 1),
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.server = server.New(server.Config{
@@ -122,6 +127,7 @@ func (d *Daemon) open() error {
 	if err := d.openLeases(); err != nil {
 		return err
 	}
+	d.roaming.load(d.config.DataDir)
 	if err := d.chooseMode(recorded); err != nil {
 		return err
 	}
@@ -246,6 +252,7 @@ func (d *Daemon) Close() error {
 		}
 		d.closeNames()
 		if d.global.load() != nil {
+			d.saveRoaming()
 			for _, v := range d.devices() {
 				errs = append(errs, v.close())
 			}

@@ -88,6 +88,7 @@ func (d *Daemon) keep() error {
 // linksChanged has the containers looked at whose cables were removed, or taken off
 // their bridge.
 func (d *Daemon) linksChanged(events []hostnet.LinkEvent) {
+	d.bridgesChanged(events)
 	t := &d.attachments
 	var at []container
 	t.mu.RLock()
