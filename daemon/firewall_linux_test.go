@@ -35,7 +35,7 @@ func sysctls(t testing.TB) string {
 // inside makes the rules those of a service, in both families.
 func inside(f *hostnet.Firewall) {
 	f.Bridges = []string{"ovl-web-b"}
-	f.Inside = []netip.Prefix{netip.MustParsePrefix("10.200.1.0/28"), netip.MustParsePrefix("fd00:200:1::/120")}
+	f.Inside = []netip.Prefix{netip.MustParsePrefix("10.200.1.0/28"), netip.MustParsePrefix("fd00:200:0:1::/120")}
 	f.Cluster = []netip.Prefix{netip.MustParsePrefix("10.200.0.0/16"), netip.MustParsePrefix("fd00:200::/48")}
 	f.MTU = 1420
 }
@@ -207,14 +207,14 @@ func TestManyChangesOfRulesAreMadeTogether(t *testing.T) {
 		}
 	}
 	defer func() { failpoint = func(string) {} }()
-	const many = 200
+	const many = 60
 	var failed atomic.Int64
 	d.firewall.apply.Lock() // so that all of them wait
 	var wg sync.WaitGroup
 	for i := range many {
 		wg.Go(func() {
 			err := d.updateFirewall(func(f *hostnet.Firewall) {
-				if i%50 == 7 { // one that the kernel refuses, whatever the others want
+				if i%15 == 7 { // one that the kernel refuses, whatever the others want
 					f.Bridges = append(f.Bridges, strings.Repeat("x", 40))
 					return
 				}

@@ -59,11 +59,11 @@ func TestNamesAreServedOnTheHostsAddresses(t *testing.T) {
 	require.Empty(t, d.degraded())
 
 	register(t, d, "web", "10.200.1.1", wire.DNSReplace)
-	register(t, d, "web", "fd00:200:1::1", wire.DNSReplace)
+	register(t, d, "web", "fd00:200:0:1::1", wire.DNSReplace)
 	for _, server := range []string{"10.200.0.1", "fd00:200::1"} {
 		for _, transport := range []string{"+notcp", "+tcp"} {
 			require.Equal(t, "10.200.1.1", dig(t, server, transport, "web.overlay.internal", "A"))
-			require.Equal(t, "fd00:200:1::1", dig(t, server, transport, "WEB.Overlay.Internal", "AAAA"))
+			require.Equal(t, "fd00:200:0:1::1", dig(t, server, transport, "WEB.Overlay.Internal", "AAAA"))
 			require.Equal(t, "web.overlay.internal.", dig(t, server, transport, "-x", "10.200.1.1"))
 			require.Empty(t, dig(t, server, transport, "db.overlay.internal", "A"))
 		}

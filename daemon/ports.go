@@ -197,14 +197,9 @@ func (d *Daemon) checkPublish(r *wire.PublishPort) error {
 // was published in just this way before.
 func (d *Daemon) claimPort(at hostPort, to netip.AddrPort) (_ hostPort, there bool, err error) {
 	p := &d.ports
-	p.mu.RLock()
-	for _, had := range p.byAddr[to.Addr()] {
-		if p.table[had] == to && had.proto == at.proto && had.ip == at.ip && (had.port == at.port || at.port == 0) {
-			p.mu.RUnlock()
-			return had, true, nil
-		}
+	if had, there := p.same(at, to); there {
+		return had, true, nil
 	}
-	p.mu.RUnlock()
 	if at.port == 0 {
 		at, err = p.claimFree(at, to)
 		return at, false, err
@@ -219,6 +214,19 @@ func (d *Daemon) claimPort(at hostPort, to netip.AddrPort) (_ hostPort, there bo
 		return at, false, err
 	}
 	return at, false, nil
+}
+
+// same finds a publication that is just the one that is asked for. One of any port is
+// one that was picked, by its number, so that who asks twice gets one.
+func (p *ports) same(at hostPort, to netip.AddrPort) (hostPort, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, had := range p.byAddr[to.Addr()] {
+		if p.table[had] == to && had.proto == at.proto && had.ip == at.ip && (had.port == at.port || at.port == 0 && picked(had.port)) {
+			return had, true
+		}
+	}
+	return hostPort{}, false
 }
 
 // claim puts a port in the table if there is room for it.
