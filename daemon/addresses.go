@@ -78,6 +78,9 @@ func (d *Daemon) releaseIP(_ context.Context, r wire.ReleaseIP) error {
 func (d *Daemon) listLeases(r wire.ListLeases) (wire.Leases, error) {
 	within := []netip.Prefix{{}}
 	if r.Service != "" {
+		if err := checkName("service", r.Service, false); err != nil {
+			return wire.Leases{}, err
+		}
 		s := d.lookService(r.Service)
 		if s == nil {
 			return wire.Leases{}, &Error{Code: wire.NotFound, Field: "service", Msg: "service " + quote(r.Service) + " is not set up"}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -39,15 +40,16 @@ func checkName(field, name string, emptyOK bool) error {
 // parsePrefixes reads prefixes with commas between them. Bits past a prefix's
 // length are refused, since they are mostly a mistake.
 func parsePrefixes(field, list string) ([]netip.Prefix, error) {
-	if strings.TrimSpace(list) == "" {
+	if list == "" {
 		return nil, nil
 	}
 	var all []netip.Prefix
+	seen := make(map[netip.Prefix]bool)
 	for item := range strings.SplitSeq(list, ",") {
 		if len(all) == maxPrefixes {
 			return nil, invalid(field, "has more than %d prefixes", maxPrefixes)
 		}
-		item = strings.TrimSpace(item)
+		item = strings.Trim(item, " ")
 		p, err := netip.ParsePrefix(item)
 		switch {
 		case err != nil:
@@ -56,9 +58,10 @@ func parsePrefixes(field, list string) ([]netip.Prefix, error) {
 			return nil, invalid(field, "%v is an IPv4 prefix in IPv6 form: write it as IPv4", p)
 		case p != p.Masked():
 			return nil, invalid(field, "%v has bits set past its length: write %v", p, p.Masked())
-		case slices.Contains(all, p):
+		case seen[p]:
 			return nil, invalid(field, "%v is there twice", p)
 		}
+		seen[p] = true
 		all = append(all, p)
 	}
 	return all, nil
@@ -143,6 +146,9 @@ func parsePeer(at string, s wire.PeerSpec) (overlay.Peer, error) {
 	if err != nil {
 		return overlay.Peer{}, err
 	}
+	if err := checkEndpoint(at+"endpoint", s.Endpoint); err != nil {
+		return overlay.Peer{}, err
+	}
 	const most = 65535 // 16 bits of seconds in every implementation
 	if s.Keepalive > most {
 		return overlay.Peer{}, invalid(at+"persistent_keepalive_secs", "is %d, and may be at most %d", s.Keepalive, most)
@@ -155,36 +161,32 @@ func parsePeer(at string, s wire.PeerSpec) (overlay.Peer, error) {
 	}, nil
 }
 
-// parseAllowed reads allowed IPs. Bits past a length are cleared, as wg(8) does,
-// and the order is that of the addresses.
+// parseAllowed reads allowed IPs, in the order of the addresses.
 func parseAllowed(field, list string) ([]netip.Prefix, error) {
-	if strings.TrimSpace(list) == "" {
-		return nil, nil
+	all, err := parsePrefixes(field, list)
+	if err != nil {
+		return nil, err
 	}
-	var all []netip.Prefix
-	for item := range strings.SplitSeq(list, ",") {
-		if len(all) == maxPrefixes {
-			return nil, invalid(field, "has more than %d prefixes", maxPrefixes)
-		}
-		item = strings.TrimSpace(item)
-		p, err := netip.ParsePrefix(item)
-		if err != nil {
-			a, err := netip.ParseAddr(item) // wg(8) takes an address as well
-			if err != nil || a.Zone() != "" {
-				return nil, invalid(field, "%q is not a prefix such as 10.200.7.0/28", short(item))
-			}
-			p = netip.PrefixFrom(a, a.BitLen())
-		}
-		if p.Addr().Is4In6() {
-			return nil, invalid(field, "%v is an IPv4 prefix in IPv6 form: write it as IPv4", p)
-		}
-		if err := checkOrdinary(field, p.Masked()); err != nil {
+	for _, p := range all {
+		if err := checkOrdinary(field, p); err != nil {
 			return nil, err
 		}
-		all = append(all, p.Masked())
 	}
 	slices.SortFunc(all, netip.Prefix.Compare)
-	return slices.Compact(all), nil
+	return all, nil
+}
+
+// checkEndpoint refuses what cannot be told a peer's address from: but for
+// link-local ones addresses have no zone (RFC 4007 section 6).
+func checkEndpoint(field, endpoint string) error {
+	host, _, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return nil // the device says what is wrong
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Zone() != "" && !a.IsLinkLocalUnicast() {
+		return invalid(field, "%q has a zone, which only link-local addresses have", short(endpoint))
+	}
+	return nil
 }
 
 // join is prefixes with commas between them.

@@ -120,9 +120,15 @@ func parseGlobal(r wire.SetupGlobalOverlay) (g state.Global, err error) {
 		return g, err
 	}
 	for _, s := range slice {
-		if !slices.ContainsFunc(cluster, func(c netip.Prefix) bool { return c.Contains(s.Addr()) && c.Bits() < s.Bits() }) {
-			return g, invalid("slice_cidr", "%v is no part of the cluster's %s: give a longer prefix that lies in it", s, join(cluster))
+		if s.Addr().BitLen()-s.Bits() < 2 {
+			return g, invalid("slice_cidr", "%v has no room for addresses: its length may be at most %d", s, s.Addr().BitLen()-2)
 		}
+		if !slices.ContainsFunc(cluster, func(c netip.Prefix) bool { return c.Contains(s.Addr()) && c.Bits() < s.Bits() }) {
+			return g, invalid("slice_cidr", "%v is no part of cluster_cidr, which is %s: give a longer prefix that lies in it", s, join(cluster))
+		}
+	}
+	if r.WGPort == 0 {
+		return g, invalid("wg_port", "0 is no port: give one such as %d", defaultPort)
 	}
 	return state.Global{
 		Deployment: r.Deployment,
@@ -159,7 +165,7 @@ func (d *Daemon) createGlobal(want state.Global) error {
 		}, func() error { return v.close() })
 	}
 	if err == nil {
-		want.Port, want.Interface = v.node().ListenPort(), v.link().Name
+		want.Interface = v.link().Name
 		err = s.do("setup_global.firewall", func() error { return d.admitGlobal(before.Global, want) }, func() error { return d.admitGlobal(want, before.Global) })
 	}
 	if err == nil {
@@ -287,9 +293,6 @@ func swap(list []string, out, in string) []string {
 // the interface has its name until the overlay is torn down.
 func (d *Daemon) changeGlobal(now *globalView, want state.Global) error {
 	want.Interface, want.Addrs = now.Interface, now.Addrs
-	if want.Port == 0 {
-		want.Port = now.Port
-	}
 	moved := !slices.Equal(want.Cluster, now.Cluster) || !slices.Equal(want.Slice, now.Slice)
 	if !moved && want.Port == now.Port && want.Deployment == now.Deployment && want.InstanceID == now.InstanceID && want.NAT == now.NAT {
 		return nil

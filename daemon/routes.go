@@ -65,6 +65,17 @@ func (d *Daemon) reroute(t detour) error {
 	return err
 }
 
+// expect takes a detour over into what is wanted, for remake to make it so.
+func (d *Daemon) expect(t detour) {
+	if d.host == nil {
+		return
+	}
+	r := &d.routes
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plan(t)
+}
+
 // plan takes a detour over into what is wanted, and returns the prefixes that it
 // may make a difference to.
 func (r *routes) plan(t detour) (touched []netip.Prefix) {

@@ -115,9 +115,13 @@ func (d *Daemon) allServices() []*service {
 	return all
 }
 
+// bridgeName is the bridge's, or what stands for it when there is none since the
+// node is rootless.
+func (s *service) bridgeName() string { return cmp.Or(s.Bridge, linkName(suffixBridge, s.Name)) }
+
 // overlay is the answer to who set the service up.
 func (s *service) overlay() wire.ServiceOverlay {
-	answer := wire.ServiceOverlay{Name: s.Bridge, Mode: s.Mode}
+	answer := wire.ServiceOverlay{Name: s.bridgeName(), Mode: s.Mode}
 	if v := s.device; v != nil {
 		answer.WGPublicKey = s.PrivateKey.Public().String()
 		answer.WGPort = s.Port
@@ -136,7 +140,7 @@ func (d *Daemon) listServices() (wire.Services, error) {
 		w := wire.Service{
 			Service:         s.Name,
 			Mode:            s.Mode,
-			Name:            s.Bridge,
+			Name:            o.Name,
 			Subnets:         slices.Clone(s.Subnets),
 			Gateways:        slices.Clone(s.gateways),
 			AttachmentCount: uint32(attached[s.Name]),

@@ -79,11 +79,10 @@ func (d *Daemon) createService(p *place, name string, mode wire.Mode, subnets []
 			return invalid("subnet", "%v is no part of the cluster's %s: give a longer prefix that lies in it", s, join(g.Cluster))
 		}
 	}
-	s := &service{Service: state.Service{
-		Name:   name,
-		Mode:   wire.ModeShared,
-		Bridge: linkName(suffixBridge, g.Deployment, g.InstanceID, name),
-	}}
+	s := &service{Service: state.Service{Name: name, Mode: wire.ModeShared}}
+	if d.host != nil {
+		s.Bridge = linkName(suffixBridge, g.Deployment, g.InstanceID, name)
+	}
 	var st steps
 	err := st.do("setup_service.lease", func() error { return d.leaseService(s, g, subnets) }, func() error { return d.unleaseService(s.Service) })
 	if err == nil {
@@ -295,6 +294,9 @@ const portBand = 256
 
 // addDevice takes the steps that give a service a device of its own.
 func (d *Daemon) addDevice(st *steps, s *service, g *globalView) error {
+	if d.host == nil {
+		return &Error{Code: wire.Unsupported, Field: "mode", Msg: "a dedicated overlay wants the host's network, which the daemon cannot change in mode " + string(ModeRootless) + ": run it as root with --mode tun, or set the service up as shared"}
+	}
 	owner := serviceOwner(s.Name, s.Bridge)
 	addrs := deviceAddrs(s.Subnets)
 	err := st.do("setup_service.address", func() error {

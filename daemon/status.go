@@ -74,20 +74,6 @@ func (d *Daemon) drops() []wire.DropCount {
 	return list
 }
 
-// devices are the WireGuard devices there are: the node's, and those of services.
-func (d *Daemon) devices() []*device {
-	var list []*device
-	if g := d.global.load(); g.device != nil {
-		list = append(list, g.device)
-	}
-	for _, s := range d.allServices() {
-		if s.device != nil {
-			list = append(list, s.device)
-		}
-	}
-	return list
-}
-
 // warnings are what does not work as it should, or not as asked, a sentence each.
 func (d *Daemon) warnings() []string {
 	var list []string

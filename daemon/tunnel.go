@@ -12,6 +12,7 @@ import (
 	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/overlayd/overlayd/netstack"
 	"github.com/overlayd/overlayd/overlay"
+	"github.com/overlayd/overlayd/packet"
 )
 
 // tunnelMTU is the MTU of everything on the overlay: what WireGuard over IPv6 fits
@@ -23,7 +24,7 @@ type tunnelConfig struct {
 	name  string // of the link
 	alias string
 	key   overlay.PrivateKey
-	port  uint16 // 0: one the system chooses
+	port  uint16
 	addrs []netip.Prefix
 }
 
@@ -82,6 +83,7 @@ func (d *Daemon) openStack(c tunnelConfig) (*tunnel, error) {
 	node, err := overlay.New(overlay.Config{
 		PrivateKey: c.key,
 		Device:     stack.Device(),
+		Stages:     []packet.Stage{newForwarder(c.addrs)},
 		ListenPort: c.port,
 		Resolver:   d.resolver,
 		Logger:     d.log,

@@ -5,9 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -57,12 +57,17 @@ func start(t testing.TB, h handler, limit ...func(*limits)) *bed {
 
 func startWith(t testing.TB, c Config, limit ...func(*limits)) *bed {
 	t.Helper()
+	return startAt(t, filepath.Join(t.TempDir(), "s"), c, limit...)
+}
+
+func startAt(t testing.TB, path string, c Config, limit ...func(*limits)) *bed {
+	t.Helper()
 	if c.Handle == nil {
 		c.Handle = func(context.Context, wire.Request) (wire.Response, error) { return wire.OK{}, nil }
 	}
 	log := &logs{}
 	c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	b := &bed{Server: New(c), t: t, path: filepath.Join(t.TempDir(), "s"), log: log, served: make(chan error, 1)}
+	b := &bed{Server: New(c), t: t, path: path, log: log, served: make(chan error, 1)}
 	l := defaultLimits
 	for _, change := range limit {
 		change(&l)
@@ -176,7 +181,9 @@ func (r *raw) pipeline() {
 // soon waits for something to come true.
 func soon(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	require.Eventually(t, is, 20*time.Second, time.Millisecond, what)
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		require.True(t, time.Now().Before(end), "it does not come true that %s", what)
+	}
 }
 
-var _ = io.EOF
+var prefix = netip.MustParsePrefix

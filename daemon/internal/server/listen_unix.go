@@ -45,9 +45,15 @@ func (s *Server) listen(path string) (_ net.Listener, err error) {
 		return nil, fmt.Errorf("named pipes are Windows's: give the path of a socket: %w", errors.ErrUnsupported)
 	}
 	gid, grouped := s.group()
-	if err := makeDir(filepath.Dir(path), grouped); err != nil {
+	dir := filepath.Dir(path)
+	if err := makeDir(dir, grouped); err != nil {
 		return nil, fmt.Errorf("its folder cannot be made: %w", err)
 	}
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("its folder cannot be locked: %w", err)
+	}
+	defer unlock()
 	if err := clearWay(path); err != nil {
 		return nil, err
 	}
@@ -96,7 +102,7 @@ func makeDir(dir string, grouped bool) error {
 func bindError(path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("another daemon is just starting there: %w", err)
+		return fmt.Errorf("another program is just making it: %w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("this user may not make it: give a path in a folder of its own: %w", err)
 	case errors.Is(err, syscall.EROFS):
@@ -131,23 +137,30 @@ func clearWay(path string) error {
 	case !errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("whether a daemon answers there cannot be told: stop it, or give another path: %w", err)
 	}
-	return removeStale(path, file)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("it is stale, but cannot be removed: %w", err)
+	}
+	return nil
 }
 
-// removeStale removes the socket file that was found stale. Another daemon may have
-// done so meanwhile and made its own: so it is taken aside first, looked at, and put
-// back if it is not the one.
-func removeStale(path string, stale fs.FileInfo) error {
-	aside := fmt.Sprintf("%s.stale-%d", path, os.Getpid())
-	if err := os.Rename(path, aside); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+// lockDir keeps other daemons from making a socket in a folder, so that two that
+// find a stale one do not each remove what the other has made.
+func lockDir(path string) (unlock func(), err error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	const pause, patience = 10 * time.Millisecond, 5 * time.Second
+	for end := time.Now().Add(patience); ; time.Sleep(pause) {
+		err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { dir.Close() }, nil
+		case errors.Is(err, syscall.EWOULDBLOCK) && time.Now().Before(end), errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			err = errors.New("another program has locked it for seconds")
 		}
-		return fmt.Errorf("it is stale, but cannot be replaced: %w", err)
+		return nil, errors.Join(err, dir.Close())
 	}
-	now, err := os.Lstat(aside)
-	if err == nil && !sameFile(stale, now) {
-		err = errors.Join(os.Link(aside, path), errors.New("another daemon is just starting there"))
-	}
-	return errors.Join(err, os.Remove(aside))
 }

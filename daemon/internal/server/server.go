@@ -146,7 +146,7 @@ func reply(err error) wire.Err {
 }
 
 // Serve answers the clients of a listener, which the server closes in the end,
-// until Shutdown or Close, and then returns nil. It outlives everything that goes
+// until Shutdown or Close, and then returns nil; at once, if that was before. It outlives everything that goes
 // wrong with a single connection and whatever a busy system refuses; only when
 // somebody else closes the listener it returns an error.
 //
@@ -157,7 +157,8 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	if s.ending {
 		s.mu.Unlock()
-		return errors.Join(fmt.Errorf("overlayd: the server has ended: %w", net.ErrClosed), l.Close())
+		l.Close() //nolint:errcheck // it is of no use any more
+		return nil
 	}
 	s.listeners[l] = struct{}{}
 	s.mu.Unlock()
