@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -75,7 +74,7 @@ func (b *attachBed) open(log io.Writer) (d *Daemon) {
 	b.t.Helper()
 	var err error
 	b.host.Do(func() {
-		d, err = newX(Config{DataDir: b.dir, Mode: ModeTUN, Logger: slog.New(slog.NewTextHandler(log, nil))})
+		d, err = New(Config{DataDir: b.dir, Mode: ModeTUN, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	})
 	require.NoError(b.t, err)
 	return d
@@ -83,7 +82,7 @@ func (b *attachBed) open(log io.Writer) (d *Daemon) {
 
 func (b *attachBed) stop() {
 	if b.d != nil {
-		require.NoError(b.t, b.d.closeX())
+		require.NoError(b.t, b.d.Close())
 		b.d = nil
 	}
 }
@@ -139,10 +138,10 @@ func (x *box) run(t *testing.T) uint32 {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	want, err := os.Readlink(x.ns.Path())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { // nsenter takes a moment
+	soon(t, func() bool { // nsenter takes a moment
 		is, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
 		return err == nil && is == want
-	}, 10*time.Second, time.Millisecond)
+	})
 	return uint32(cmd.Process.Pid)
 }
 

@@ -43,14 +43,14 @@ func TestAttachVictim(t *testing.T) {
 			select {} // until it takes effect
 		}
 	}
-	d, err := newX(Config{DataDir: words[0], Mode: ModeTUN, Logger: slog.New(slog.DiscardHandler)})
+	d, err := New(Config{DataDir: words[0], Mode: ModeTUN, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	_, err = d.handle(context.Background(), victimRequest(words[2], words[3:]))
 	require.NoError(t, err)
 	if words[2] == "churn" {
 		churn(t, d, words[3:])
 	}
-	require.NoError(t, d.closeX())
+	require.NoError(t, d.Close())
 }
 
 // victimRequest is what the words of attachVictim ask for.

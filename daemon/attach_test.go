@@ -171,10 +171,10 @@ func TestWhatIsNoContainerIsRefused(t *testing.T) {
 	zombie := exec.Command("true")
 	require.NoError(t, zombie.Start())
 	defer zombie.Wait()
-	require.Eventually(t, func() bool {
+	soon(t, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", zombie.Process.Pid))
 		return err == nil && strings.Contains(string(stat), ") Z ")
-	}, 10*time.Second, time.Millisecond)
+	})
 	pid := func(n int) wire.AttachContainer {
 		return wire.AttachContainer{Handle: wire.LinuxPID{PID: uint32(n)}, Service: "web"}
 	}
@@ -231,10 +231,10 @@ func TestTheProcessesOfTheDaemonsOwnNamespaceAreNoContainer(t *testing.T) {
 	x := &box{ns: b.host, pid: uint32(cmd.Process.Pid)}
 	want, err := os.Readlink(b.host.Path())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
+	soon(t, func() bool {
 		is, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", x.pid))
 		return err == nil && is == want
-	}, 10*time.Second, time.Millisecond)
+	})
 	_, err = b.call(x.request())
 	require.ErrorIs(t, err, wire.InvalidRequest)
 	require.ErrorContains(t, err, "handle.pid")
@@ -468,7 +468,7 @@ func TestAJoinWaitsForTheNodesOwnOverlay(t *testing.T) {
 	global := wire.SetupGlobalOverlay{Deployment: "t", InstanceID: "1", ClusterCIDR: "10.200.0.0/16", SliceCIDR: "10.200.1.0/24", WGPort: 51820}
 	b.setup(global)
 	joined := func() bool { return b.d.attachments.records()[0].GlobalLink != "" }
-	require.Eventually(t, joined, 10*time.Second, 10*time.Millisecond)
+	soon(t, joined)
 	b.agree(x)
 	again := b.attach(x)
 	require.True(t, again.GlobalIP.IsValid())
@@ -479,7 +479,7 @@ func TestAJoinWaitsForTheNodesOwnOverlay(t *testing.T) {
 	require.Equal(t, []string{"eth0"}, links(t, x.ns))
 	b.agree(x)
 	b.setup(global)
-	require.Eventually(t, joined, 10*time.Second, 10*time.Millisecond)
+	soon(t, joined)
 	b.agree(x)
 	x.pings(t, first(b.d.global.load().Addrs))
 }

@@ -135,9 +135,11 @@ func (c *cable) enter() (*Handle, error) {
 		six := slices.ContainsFunc(c.Addrs, is6)
 		confine(c.Container, six)
 		loosen(c.Container)
+		writeParameter("/proc/sys/net/ipv4/conf/"+c.Container+"/arp_notify", "1") // for announce
 		if six {
 			// Its link-local address need not be probed for either.
 			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/accept_dad", "0")
+			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/ndisc_notify", "1")
 		}
 		container.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
@@ -302,7 +304,21 @@ func (c *cable) awaitRunning(h, container *Handle) error {
 	if c.Bridge == 0 {
 		return nil
 	}
-	return h.awaitRunning(c.Bridge)
+	if err := h.awaitRunning(c.Bridge); err != nil {
+		return err
+	}
+	return c.announce(container, end.Index)
+}
+
+// announce tells the neighbours on a bridge where the addresses are now (RFC 5227
+// section 3, RFC 4861 section 7.2.6), who may know them from a container that had
+// them before. The kernel does so when a link is given a hardware address, be it the
+// one that it has.
+func (c *cable) announce(container *Handle, index int) error {
+	if err := container.netlink.LinkSetHardwareAddr(byIndex(index), c.containerMAC); err != nil {
+		return fmt.Errorf("announce the addresses: %w", err)
+	}
+	return nil
 }
 
 // addNeighbour writes down the hardware address that an address on a link has.
