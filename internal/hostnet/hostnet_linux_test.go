@@ -105,7 +105,7 @@ func TestWhatTheKernelRefusesIsAnErrorThatSaysWhat(t *testing.T) {
 		is   error
 		says string
 	}{
-		"an address twice":         {h.AddAddr(link.Index, addr), unix.EEXIST, "add address 192.0.2.1/24"},
+		"an address of a group":    {h.AddAddr(link.Index, netip.MustParsePrefix("ff02::1/64")), unix.EADDRNOTAVAIL, "add address ff02::1/64"},
 		"a route twice":            {h.AddRoute(link.Index, route), unix.EEXIST, "add route 198.51.100.0/24"},
 		"an MTU out of range":      {h.SetMTU(link.Index, 1<<20), unix.EINVAL, "set MTU 1048576"},
 		"an address for no link":   {h.AddAddr(1<<20, addr), unix.ENODEV, "add address"},
@@ -152,7 +152,7 @@ func TestAWatcherTellsOfChanges(t *testing.T) {
 	require.Equal(t, link, <-told)
 	// Neither another link nor what is no part of a Link is told.
 	ip(t, ns, "link", "set", "lo", "mtu", "1500")
-	ip(t, ns, "link", "set", "renamed", "alias", "something")
+	ip(t, ns, "link", "set", "renamed", "txqueuelen", "7")
 	ip(t, ns, "link", "del", "renamed")
 	require.Equal(t, hostnet.Link{}, <-told)
 	require.Empty(t, told)
@@ -170,4 +170,35 @@ func TestAWatcherSeesWhatHappenedBeforeItBegan(t *testing.T) {
 	w.Close()
 	require.NoError(t, h.SetMTU(was.Index, 1400))
 	require.Empty(t, told, "closed")
+}
+
+func TestTheKernelSaysWhereAPacketGoes(t *testing.T) {
+	ns, h, link := newLink(t)
+	require.NoError(t, h.AddAddr(link.Index, netip.MustParsePrefix("192.0.2.1/24")))
+	require.NoError(t, h.AddAddr(link.Index, netip.MustParsePrefix("2001:db8::1/64")))
+	for dst, src := range map[string]string{"192.0.2.7": "192.0.2.1", "2001:db8::7": "2001:db8::1"} {
+		r, local, err := h.LookupRoute(netip.MustParseAddr(dst), netip.Addr{}, 0)
+		require.NoError(t, err)
+		require.False(t, local)
+		require.Equal(t, link.Index, r.Index)
+		require.Equal(t, netip.MustParseAddr(src), r.Src)
+
+		_, local, err = h.LookupRoute(netip.MustParseAddr(src), netip.Addr{}, 0)
+		require.NoError(t, err)
+		require.True(t, local)
+	}
+	_, _, err := h.LookupRoute(netip.MustParseAddr("198.51.100.1"), netip.Addr{}, 0)
+	require.ErrorIs(t, err, unix.ENETUNREACH)
+
+	// What comes in through a link goes on only if the host forwards.
+	ip(t, ns, "link", "add", "other", "type", "bridge")
+	ip(t, ns, "link", "set", "other", "up")
+	ip(t, ns, "addr", "add", "203.0.113.1/24", "dev", "other")
+	forwarded := func() error {
+		_, _, err := h.LookupRoute(netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("192.0.2.7"), link.Index)
+		return err
+	}
+	require.ErrorIs(t, forwarded(), unix.EHOSTUNREACH)
+	require.NoError(t, ns.Command("sysctl", "-qw", "net.ipv4.ip_forward=1").Run())
+	require.NoError(t, forwarded())
 }

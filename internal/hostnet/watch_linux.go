@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Watcher tells of changes of a link.
+// A Watcher tells of changes of links.
 type Watcher struct {
 	changes *os.File // a netlink socket, told of every link of the namespace
 	ended   chan struct{}
@@ -21,25 +21,35 @@ type Watcher struct {
 // the zero Link, and for the last time, when it is gone. Changes that follow
 // each other quickly may make one call.
 //
-// As Open, Watch is called on a thread in the handle's namespace. A link that
-// leaves the namespace counts as gone.
+// A link that leaves the namespace counts as gone.
 func (h *Handle) Watch(was Link, changed func(Link)) (*Watcher, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	w, err := h.newWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("watch link %s: %w", was.Name, err)
 	}
-	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK})
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("watch link %s: %w", was.Name, err)
-	}
-	w := &Watcher{changes: os.NewFile(uintptr(fd), "netlink"), ended: make(chan struct{})}
 	go w.run(h, was, changed)
 	return w, nil
 }
 
+func (h *Handle) newWatcher() (*Watcher, error) {
+	fd := -1
+	err := h.namespace.do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK})
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Watcher{changes: os.NewFile(uintptr(fd), "netlink"), ended: make(chan struct{})}, nil
+}
+
 // Close ends the watch. When it returns, changed is not running and will not be
-// called again; so changed must not call it.
+// called again; so changed must not call it. It comes before the handle's.
 func (w *Watcher) Close() {
 	w.changes.Close()
 	<-w.ended

@@ -132,12 +132,12 @@ func TestVethJoinsTwoNamespaces(t *testing.T) {
 
 func TestVethThatFailsLeavesNoCable(t *testing.T) {
 	a, b := testnet.NewNamespace(t), testnet.NewNamespace(t)
-	twice := []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("192.0.2.2/24")}
+	group := []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("ff02::1/64")}
 	err := testnet.Veth(
 		testnet.Port{Namespace: a, Name: "left"},
-		testnet.Port{Namespace: b, Name: "right", Addrs: twice},
+		testnet.Port{Namespace: b, Name: "right", Addrs: group},
 	)
-	require.ErrorIs(t, err, unix.EEXIST)
+	require.ErrorIs(t, err, unix.EADDRNOTAVAIL)
 	for ns, name := range map[*testnet.Namespace]string{a: "left", b: "right"} {
 		ns.Do(func() { _, err = net.InterfaceByName(name) })
 		require.Error(t, err)

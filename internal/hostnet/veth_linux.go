@@ -1,0 +1,328 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// routedGroup is the group (ip-link(8)) of the host's ends that are routed, by which
+// the firewall knows them, however many there are: "ovl" in ASCII.
+const routedGroup = 0x6f766c
+
+// AddVeth joins a namespace to the host by a cable and returns the host's end. When
+// it returns packets pass, in both directions and of both families; after an error
+// nothing is left of it.
+//
+// The other end is made in its namespace, under its own name, and its loopback
+// interface is set up. What it is for depends on Bridge: an end on a bridge gets
+// default routes through Gateways; one that is routed reaches Routes by way of the
+// host's addresses Via, and the host its addresses. Neither side of a routed cable
+// asks who has an address: the neighbours are written down.
+//
+// A link of that name, on either side, is unix.EEXIST, and so is an address or a
+// route the namespace or the host has already. IPv6 is left out where the kernel
+// does not have it.
+//
+// It takes a dozen messages and no listing, whatever else is on the host.
+func (h *Handle) AddVeth(v Veth) (link Link, err error) {
+	v = v.known()
+	c := cable{Veth: v, hostMAC: newMAC(), containerMAC: newMAC()}
+	if err := c.add(h); err != nil {
+		return Link{}, fmt.Errorf("cable from %s to %s: %w", v.Host, v.Container, err)
+	}
+	return c.link, nil
+}
+
+// known returns v without IPv6, if the kernel does not know it.
+func (v Veth) known() Veth {
+	if !hasIPv6() {
+		no := func(a netip.Addr) bool { return a.Is6() }
+		v.Addrs = slices.DeleteFunc(slices.Clone(v.Addrs), is6)
+		v.Routes = slices.DeleteFunc(slices.Clone(v.Routes), is6)
+		v.Gateways = slices.DeleteFunc(slices.Clone(v.Gateways), no)
+		v.Via = slices.DeleteFunc(slices.Clone(v.Via), no)
+	}
+	return v
+}
+
+// A cable is a Veth that is being made.
+type cable struct {
+	Veth
+	hostMAC, containerMAC net.HardwareAddr
+	link                  Link // the host's end
+}
+
+func (c *cable) add(h *Handle) error {
+	if c.Namespace == nil {
+		return fmt.Errorf("no namespace: %w", fs.ErrInvalid)
+	}
+	if err := c.make(h); err != nil {
+		return err
+	}
+	err := c.configure(h)
+	if err == nil {
+		c.link, err = h.Link(c.link.Index)
+	}
+	if err != nil {
+		return errors.Join(err, h.DeleteLink(c.link.Index)) // takes the other end with it
+	}
+	return nil
+}
+
+// make makes both ends.
+func (c *cable) make(h *Handle) error {
+	veth := &netlink.Veth{
+		LinkAttrs:        netlink.LinkAttrs{Name: c.Host, MTU: c.MTU, TxQLen: -1, HardwareAddr: c.hostMAC},
+		PeerName:         c.Container,
+		PeerHardwareAddr: c.containerMAC,
+		PeerTxQLen:       -1,
+	}
+	if c.Bridge == 0 {
+		veth.Group = routedGroup
+	}
+	err := c.Namespace.withFD(func(fd int) error {
+		veth.PeerNamespace = netlink.NsFd(fd)
+		return h.netlink.LinkAdd(veth)
+	})
+	if errors.Is(err, unix.EEXIST) {
+		if _, missing := h.LinkByName(c.Host); errors.Is(missing, unix.ENODEV) {
+			return fmt.Errorf("the container has a link %s already: %w", c.Container, err)
+		}
+		return fmt.Errorf("the host has a link %s already: %w", c.Host, err)
+	}
+	if err != nil {
+		return err
+	}
+	c.link.Index = veth.Index
+	if veth.Index == 0 { // the module does not say when it looked in vain
+		c.link, err = h.LinkByName(c.Host)
+	}
+	return err
+}
+
+func (c *cable) configure(h *Handle) error {
+	container, err := c.enter()
+	if err != nil {
+		return err
+	}
+	defer container.netlink.Close()
+	if err := c.setHost(h); err != nil {
+		return fmt.Errorf("%s on the host: %w", c.Host, err)
+	}
+	if err := c.setContainer(container); err != nil {
+		return fmt.Errorf("%s in the container: %w", c.Container, err)
+	}
+	if c.Bridge == 0 {
+		if err := c.routeHost(h); err != nil {
+			return fmt.Errorf("%s on the host: %w", c.Host, err)
+		}
+	}
+	return c.awaitRunning(h, container)
+}
+
+// enter returns a handle on the container's namespace, which is not to be closed
+// with it, and sets there what only a thread inside can.
+func (c *cable) enter() (*Handle, error) {
+	container := &Handle{namespace: c.Namespace}
+	err := c.Namespace.do(func() (err error) {
+		six := slices.ContainsFunc(c.Addrs, is6)
+		confine(c.Container, six)
+		loosen(c.Container)
+		if six {
+			// Its link-local address need not be probed for either.
+			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/accept_dad", "0")
+		}
+		container.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return container, nil
+}
+
+// setHost sets the host's end up. It has no addresses.
+func (c *cable) setHost(h *Handle) error {
+	index := c.link.Index
+	if err := h.SetAlias(index, c.Alias); err != nil { // first, as we know it by that
+		return err
+	}
+	if err := h.setNoLinkLocal(index); err != nil {
+		return err
+	}
+	if c.Bridge != 0 {
+		if err := h.SetMaster(index, c.Bridge); err != nil {
+			return err
+		}
+		// Where bridges hand packets to netfilter (br_netfilter) what a container sends
+		// to a port published for itself leaves through where it came in.
+		if err := h.netlink.LinkSetHairpin(byIndex(index), true); err != nil {
+			return fmt.Errorf("set hairpin mode: %w", err)
+		}
+	} else if err := h.confine(c.Host, slices.ContainsFunc(c.Addrs, is6)); err != nil {
+		return err
+	} else if err := h.takeAnySource(c.Host, index); err != nil {
+		return err
+	}
+	return h.SetUp(index)
+}
+
+// dummyAddress is for who needs an IPv4 address and has none (RFC 7600 section 4.8).
+var dummyAddress = netip.MustParsePrefix("192.0.0.8/32")
+
+// takeAnySource has the host take from a routed end also what it would send back on
+// another way: a container that is asked through its service's bridge answers on the
+// way to all clusters. The kernel does so only for a link that has an address
+// (no_addr in __fib_validate_source), whichever, of a scope that nobody picks it from.
+func (h *Handle) takeAnySource(link string, index int) error {
+	if err := h.namespace.do(func() error { loosen(link); return nil }); err != nil {
+		return err
+	}
+	err := h.netlink.AddrAdd(byIndex(index), &netlink.Addr{
+		IPNet:     ipNet(dummyAddress),
+		Broadcast: net.IPv4zero, // none
+		Scope:     unix.RT_SCOPE_LINK,
+	})
+	if err != nil {
+		return fmt.Errorf("add address %v: %w", dummyAddress, err)
+	}
+	return nil
+}
+
+// loosen has a link of the calling thread's namespace take whatever comes from a
+// source there is a way to (rp_filter 2), also where packets are else taken only from
+// where their answers would go (1; RFC 3704, section 2). Of a link's value and that
+// for all links the kernel takes the higher.
+func loosen(link string) {
+	writeParameter("/proc/sys/net/ipv4/conf/"+link+"/rp_filter", "2")
+}
+
+// loopback is the index of a namespace's own loopback interface (LOOPBACK_IFINDEX of
+// linux/net.h).
+const loopback = 1
+
+func (c *cable) setContainer(container *Handle) error {
+	if err := container.SetUp(loopback); err != nil {
+		return err
+	}
+	end, err := container.LinkByName(c.Container)
+	if err != nil {
+		return err
+	}
+	if err := container.SetUp(end.Index); err != nil {
+		return err
+	}
+	for _, a := range c.Addrs {
+		if err := container.addAddr(end.Index, a); err != nil {
+			return fmt.Errorf("add address %v: %w", a, err)
+		}
+	}
+	for _, via := range c.Via {
+		if err := container.addNeighbour(end.Index, via, c.hostMAC); err != nil {
+			return err
+		}
+	}
+	for _, r := range c.routes(end.Index) {
+		if err := container.addRoute(r); err != nil {
+			return err
+		}
+	}
+	for _, a := range c.Addrs {
+		if a.Addr().Is6() {
+			if err := container.awaitLocal(a.Addr()); err != nil {
+				return fmt.Errorf("add address %v: %w", a, err)
+			}
+		}
+	}
+	return nil
+}
+
+// routes returns those of the container's end but for what comes with its
+// addresses, each after the one it needs.
+func (v Veth) routes(index int) (routes []Route) {
+	for _, via := range v.Via {
+		routes = append(routes, Route{Dst: only(via), Index: index})
+	}
+	for _, dst := range v.Routes {
+		r := Route{Dst: dst, Index: index}
+		for _, via := range v.Via {
+			if via.Is6() == is6(dst) {
+				r.Gateway = via
+			}
+		}
+		routes = append(routes, r)
+	}
+	for _, gateway := range v.Gateways {
+		everywhere, _ := gateway.Prefix(0)
+		routes = append(routes, Route{Dst: everywhere, Gateway: gateway, Index: index})
+	}
+	return routes
+}
+
+// hostRoutes returns those of a routed cable's host.
+func (v Veth) hostRoutes(index int) (routes []Route) {
+	for _, a := range v.Addrs {
+		routes = append(routes, Route{Dst: only(a.Addr()), Index: index})
+	}
+	return routes
+}
+
+// routeHost lets the host reach the container's addresses.
+func (c *cable) routeHost(h *Handle) error {
+	for _, r := range c.hostRoutes(c.link.Index) {
+		if err := h.addRoute(r); err != nil {
+			return err
+		}
+		if err := h.addNeighbour(r.Index, r.Dst.Addr(), c.containerMAC); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitRunning waits until packets pass.
+func (c *cable) awaitRunning(h, container *Handle) error {
+	if err := h.awaitRunning(c.link.Index); err != nil {
+		return err
+	}
+	end, err := container.LinkByName(c.Container)
+	if err != nil {
+		return err
+	}
+	if err := container.awaitRunning(end.Index); err != nil {
+		return err
+	}
+	if c.Bridge == 0 {
+		return nil
+	}
+	return h.awaitRunning(c.Bridge)
+}
+
+// addNeighbour writes down the hardware address that an address on a link has.
+func (h *Handle) addNeighbour(index int, addr netip.Addr, mac net.HardwareAddr) error {
+	family := netlink.FAMILY_V4
+	if addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	err := h.netlink.NeighSet(&netlink.Neigh{
+		LinkIndex:    index,
+		Family:       family,
+		State:        unix.NUD_PERMANENT,
+		IP:           addr.AsSlice(),
+		HardwareAddr: mac,
+	})
+	if err != nil {
+		return fmt.Errorf("add neighbour %v: %w", addr, err)
+	}
+	return nil
+}
+
+// only is the prefix of one address.
+func only(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
