@@ -170,6 +170,7 @@ func TestASocketThatAnswersIsRefused(t *testing.T) {
 
 	_, err = New(Config{Logger: quiet()}).Listen(path)
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
+	require.ErrorIs(t, err, wire.Conflict)
 	require.ErrorContains(t, err, fmt.Sprintf(" (process %d, user %d) answers there already: stop it", cmd.Process.Pid, os.Getuid()))
 	after, err := os.Lstat(path)
 	require.NoError(t, err)
