@@ -154,6 +154,10 @@ func (c *conn) receive(body []byte, large bool) bool {
 	c.s.counters.requests[f.Request.Op()].Add(1)
 	if why := c.admit(); why != nil {
 		defer c.doneLarge(large)
+		if _, ok := f.Request.(wire.Shutdown); ok && why.Code == wire.ShuttingDown {
+			c.reply(f.ID, wire.OK{}) // it is what happens
+			return false
+		}
 		return c.reply(f.ID, *why)
 	}
 	return c.request(f, large)

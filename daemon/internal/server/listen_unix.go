@@ -134,7 +134,7 @@ func clearWay(path string) error {
 		if p, err := credentials(nc); err == nil && p.pid != 0 {
 			who = fmt.Sprintf("%s (process %d, user %d)", program(p.pid), p.pid, p.uid)
 		}
-		return fmt.Errorf("%s answers there already: stop it, or give another path: %w", who, syscall.EADDRINUSE)
+		return taken(who + " answers there already: stop it, or give another path")
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, syscall.ECONNREFUSED):
