@@ -18,6 +18,7 @@ func (*Handle) Close() {}
 func (*Handle) Link(int) (Link, error)                   { return Link{}, errors.ErrUnsupported }
 func (*Handle) LinkByName(string) (Link, error)          { return Link{}, errors.ErrUnsupported }
 func (*Handle) SetMTU(int, int) error                    { return errors.ErrUnsupported }
+func (*Handle) SetQueue(int, int) error                  { return errors.ErrUnsupported }
 func (*Handle) SetUp(int) error                          { return errors.ErrUnsupported }
 func (*Handle) SetQuiet(int) error                       { return errors.ErrUnsupported }
 func (*Handle) AddAddr(int, netip.Prefix) error          { return errors.ErrUnsupported }
