@@ -92,7 +92,7 @@ func (d *Daemon) setupGlobal(ctx context.Context, r wire.SetupGlobalOverlay) (wi
 		return wire.BridgeName{}, err
 	}
 	is := d.global.load()
-	if now.device != nil && (now.Port != is.Port || !slices.Equal(now.Addrs, is.Addrs)) {
+	if now.device == nil || now.Port != is.Port || !slices.Equal(now.Addrs, is.Addrs) {
 		d.renewed(is.device)
 	}
 	return wire.BridgeName{Name: is.device.name}, nil

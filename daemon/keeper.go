@@ -201,8 +201,6 @@ func (d *Daemon) lookAtOne(c container) error {
 	if d.host == nil {
 		return because(d.rootless(), "%s was attached in mode tun", title(a))
 	}
-	g, leave := d.joins(a.JoinGlobal)
-	defer leave()
 	s, release, err := d.service(a.Service)
 	if errors.Is(err, wire.NotFound) {
 		return nil // who tears it down detaches too
@@ -211,6 +209,8 @@ func (d *Daemon) lookAtOne(c container) error {
 		return because(err, "keep %s attached", title(a))
 	}
 	defer release()
+	g, leave := d.joins(a.JoinGlobal)
+	defer leave()
 	at, err := d.attachments.claim(d.ctx, c)
 	if err != nil {
 		return err

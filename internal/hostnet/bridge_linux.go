@@ -164,7 +164,7 @@ func confine(link string, six bool) {
 
 // addBridge makes a bridge with a hardware address of its own.
 func (h *Handle) addBridge(name string) error {
-	return h.setLink(unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0,
+	return h.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0,
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, newMAC()),
 		bridgeInfo(nl.IFLA_BR_STP_STATE))
@@ -178,10 +178,10 @@ func (h *Handle) setBridge(link Link) error {
 		return err
 	}
 	// Before the rest, as with spanning tree there is no forwarding without delay.
-	if err := h.setLink(0, link.Index, bridgeInfo(nl.IFLA_BR_STP_STATE)); err != nil {
+	if err := h.request(unix.RTM_NEWLINK, 0, link.Index, bridgeInfo(nl.IFLA_BR_STP_STATE)); err != nil {
 		return err
 	}
-	return h.setLink(0, link.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
+	return h.request(unix.RTM_NEWLINK, 0, link.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
 		bridgeInfo(nl.IFLA_BR_FORWARD_DELAY, nl.IFLA_BR_MCAST_SNOOPING))
 }
 
@@ -200,21 +200,6 @@ func bridgeInfo(off ...int) *nl.RtAttr {
 		data.AddRtAttr(attr, zero)
 	}
 	return info
-}
-
-// setLink makes or changes a link by attributes the netlink module has no call for.
-func (h *Handle) setLink(flags, index int, attrs ...*nl.RtAttr) error {
-	return h.namespace.do(func() error {
-		req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK|flags)
-		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-		msg.Index = int32(index)
-		req.AddData(msg)
-		for _, a := range attrs {
-			req.AddData(a)
-		}
-		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-		return err
-	})
 }
 
 // newMAC returns a random address of those that are for everyone to give (IEEE 802

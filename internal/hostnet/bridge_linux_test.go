@@ -49,7 +49,7 @@ func TestABridgeKeepsItsMTUAndItsHardwareAddress(t *testing.T) {
 
 func TestABridgeBecomesWhatItIsToBe(t *testing.T) {
 	for name, before := range map[string]string{
-		"ours that was changed":         "ip link add ovl-b mtu 1300 type bridge stp_state 1; ip link set ovl-b alias overlayd:test:bridge:web; ip addr add 10.200.1.9/24 dev ovl-b; ip addr add 10.200.1.1/24 dev ovl-b; ip addr add 192.0.2.1/24 dev ovl-b; ip link set ovl-b up",
+		"ours that was changed":         "ip link add ovl-b mtu 1300 type bridge stp_state 1; ip link set ovl-b alias overlayd:test:bridge:web; ip addr add 10.200.1.9/22 dev ovl-b; ip addr add 10.200.1.1/22 dev ovl-b; ip addr add 192.0.2.1/24 dev ovl-b; ip link set ovl-b up",
 		"one that was just being made":  "ip link add ovl-b type bridge",
 		"with an address of our prefix": "ip link add ovl-b type bridge; ip addr add 10.200.1.1/28 dev ovl-b; ip -6 addr add fd00:200:0:1::1/64 dev ovl-b",
 		"with IPv6 turned off":          "ip link add ovl-b type bridge; sysctl -qw net.ipv6.conf.ovl-b.disable_ipv6=1",
@@ -105,7 +105,7 @@ func TestNothingIsLeftOfABridgeThatCannotBe(t *testing.T) {
 	before := h.listing(t)
 	for name, change := range map[string]func(b *hostnet.Bridge){
 		"an MTU out of range":   func(b *hostnet.Bridge) { b.MTU = 1 << 20 },
-		"an address of a group": func(b *hostnet.Bridge) { b.Addrs = prefixes("10.200.1.1/24", "ff02::1/64") },
+		"an address of a group": func(b *hostnet.Bridge) { b.Addrs = prefixes("10.200.1.1/22", "ff02::1/64") },
 		"an alias too long":     func(b *hostnet.Bridge) { b.Alias = string(make([]byte, 300)) },
 		"a name too long":       func(b *hostnet.Bridge) { b.Name = "ovl-0123456789ab" },
 	} {

@@ -131,7 +131,7 @@ func addrs(list ...string) (a []netip.Addr) {
 	return a
 }
 
-var testBridge = hostnet.Bridge{Name: "ovl-b", Alias: "overlayd:test:bridge:web", MTU: mtu, Addrs: prefixes("10.200.1.1/24", "fd00:200:0:1::1/120")}
+var testBridge = hostnet.Bridge{Name: "ovl-b", Alias: "overlayd:test:bridge:web", MTU: mtu, Addrs: prefixes("10.200.1.1/22", "fd00:200:0:1::1/112")}
 
 func newBridge(t testing.TB, h host) hostnet.Link {
 	t.Helper()
@@ -150,7 +150,7 @@ func eth0(bridge hostnet.Link, c *container, n int) hostnet.Veth {
 		Namespace: c.ns,
 		Container: "eth0",
 		MTU:       mtu,
-		Addrs:     prefixes(fmt.Sprintf("10.200.%d.%d/24", 1+n/254, 2+n%254), fmt.Sprintf("fd00:200:0:1::%x/120", 2+n%254)),
+		Addrs:     prefixes(fmt.Sprintf("10.200.%d.%d/22", 1+n/250, 2+n%250), fmt.Sprintf("fd00:200:0:1::%x/112", 2+n)),
 		Gateways:  addrs("10.200.1.1", "fd00:200:0:1::1"),
 	}
 }

@@ -19,7 +19,8 @@ const tableName = "overlayd"
 
 // SetFirewall makes the host's rules for overlays what f says, in the place of those
 // that were there, in one transaction: no packet sees a part of them, and what is
-// connected stays so. On error the rules are as they were.
+// connected stays so. On error the rules are as they were. Calls one after the other
+// are the caller's to see to.
 //
 // Traffic from Inside to the outside is masqueraded. Addresses of Cluster are reached
 // only through Devices, Bridges and routed cables (AddVeth): what would leave by
@@ -39,7 +40,7 @@ const tableName = "overlayd"
 func (h *Handle) SetFirewall(f Firewall) error {
 	f, err := f.normal()
 	if err == nil {
-		err = h.transact(func(c *nftables.Conn) error { return newRuleset(c, f).add() })
+		err = h.setRules(f)
 	}
 	if err == nil {
 		err = h.routeLocalnet(f.Bridges, slices.ContainsFunc(f.Ports, func(p Forward) bool { return p.To.Addr().Is4() }))
@@ -48,6 +49,23 @@ func (h *Handle) SetFirewall(f Firewall) error {
 		return fmt.Errorf("set firewall: %w", err)
 	}
 	return nil
+}
+
+// setRules changes the rules, but the first time of a handle, when they may be of
+// another version of us, or when they cannot be changed, makes them anew.
+func (h *Handle) setRules(f Firewall) error {
+	change := func(anew bool) error {
+		return h.transact(func(c *nftables.Conn) error {
+			r := &ruleset{Firewall: f, conn: c, table: table(), sets: map[string]*nftables.Set{}}
+			return r.change(anew)
+		})
+	}
+	if h.knowsRules.Load() && change(false) == nil {
+		return nil
+	}
+	err := change(true)
+	h.knowsRules.Store(err == nil)
+	return err
 }
 
 // RemoveFirewall removes our rules. That there are none is no error.
@@ -134,11 +152,11 @@ func (h *Handle) firewallBridges() (names []string, err error) {
 		for _, e := range elements {
 			names = append(names, unix.ByteSliceToString(e.Key))
 		}
-		if errors.Is(err, unix.ENOENT) { // rules without bridges
-			return nil
-		}
 		return err
 	})
+	if errors.Is(err, unix.ENOENT) { // rules of another version of us
+		return nil, nil
+	}
 	return names, err
 }
 

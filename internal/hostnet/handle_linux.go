@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,8 +13,9 @@ import (
 // be called. Errors wrap the system's: unix.EEXIST for what is there already,
 // unix.ENODEV for a link that is not, unix.EPERM without CAP_NET_ADMIN.
 type Handle struct {
-	netlink   *netlink.Handle
-	namespace *Namespace
+	netlink    *netlink.Handle
+	namespace  *Namespace
+	knowsRules atomic.Bool // the firewall's are this handle's
 }
 
 // Open returns a handle on the calling thread's network namespace.
@@ -43,6 +45,9 @@ func (n *Namespace) handle() (*Handle, error) {
 	}
 	return h, nil
 }
+
+// Namespace tells which namespace the handle reaches.
+func (h *Handle) Namespace() NamespaceID { return h.namespace.ID() }
 
 // Close releases the handle. What it changed stays.
 func (h *Handle) Close() {

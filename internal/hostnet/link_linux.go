@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -87,11 +88,32 @@ func toLink(l netlink.Link) Link {
 }
 
 // DeleteLink removes a link, of a cable both ends. One that is gone is no error.
+//
+// The kernel waits until no processor can be at work on the link (rcu_barrier), some
+// ten milliseconds, but for many at once about as long. So calls do not wait for each
+// other, nor others for them.
 func (h *Handle) DeleteLink(index int) error {
-	if err := h.netlink.LinkDel(byIndex(index)); err != nil && !errors.Is(err, unix.ENODEV) {
+	err := h.request(unix.RTM_DELLINK, 0, index)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete link %d: %w", index, err)
 	}
 	return nil
+}
+
+// request sends a request about a link on a socket of its own: what would keep others
+// waiting, or what the netlink module has no call for.
+func (h *Handle) request(kind, flags, index int, attrs ...*nl.RtAttr) error {
+	return h.namespace.do(func() error {
+		req := nl.NewNetlinkRequest(kind, unix.NLM_F_ACK|flags)
+		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index = int32(index)
+		req.AddData(msg)
+		for _, a := range attrs {
+			req.AddData(a)
+		}
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
 }
 
 // SetAlias sets the free text of a link, of 255 bytes at most.

@@ -69,7 +69,7 @@ func (r *ruleset) lookup(set string) *expr.Lookup {
 
 // load takes an address from the packet.
 func (f *family) load(at, register uint32) *expr.Payload {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: f.bytes}
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: f.addr.Bytes}
 }
 
 // within matches an address that is in a prefix.

@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -16,23 +17,31 @@ const (
 
 // A family is what differs between IPv4 and IPv6 in rules.
 type family struct {
-	name         string // at the end of names of sets
 	is4          bool
 	nfproto      byte
 	addr         nftables.SetDatatype
-	bytes        uint32 // of an address
 	source, dest uint32 // offsets of addresses in the header
 	after        uint32 // the register after one with an address
-	tcp          int    // bytes of the headers of IP and TCP, without options
+	headers      int    // bytes of IP's and TCP's, without options
 	loopback     netip.Prefix
+
+	inside, cluster, ports, portsOn string // the names of its sets
 }
 
-var families = [2]*family{
-	{"4", true, unix.NFPROTO_IPV4, nftables.TypeIPAddr, 4, 12, 16, unix.NFT_REG32_01, 40, netip.MustParsePrefix("127.0.0.0/8")},
-	{"6", false, unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 16, 8, 24, unix.NFT_REG32_04, 60, netip.MustParsePrefix("::1/128")},
-}
+var families = [2]*family{{
+	is4: true, nfproto: unix.NFPROTO_IPV4, addr: nftables.TypeIPAddr,
+	source: 12, dest: 16, after: unix.NFT_REG32_01, headers: 40,
+	loopback: netip.MustParsePrefix("127.0.0.0/8"),
+	inside:   "inside4", cluster: "cluster4", ports: "ports4", portsOn: "ports_on4",
+}, {
+	nfproto: unix.NFPROTO_IPV6, addr: nftables.TypeIP6Addr,
+	source: 8, dest: 24, after: unix.NFT_REG32_04, headers: 60,
+	loopback: netip.MustParsePrefix("::1/128"),
+	inside:   "inside6", cluster: "cluster6", ports: "ports6", portsOn: "ports_on6",
+}}
 
-// A ruleset is the table of a Firewall being put together.
+// A ruleset is the table of a Firewall being put together. Which chains, rules and sets
+// there are is always the same; what is looked up in the sets is the Firewall.
 type ruleset struct {
 	Firewall
 	conn  *nftables.Conn
@@ -40,16 +49,17 @@ type ruleset struct {
 	sets  map[string]*nftables.Set
 }
 
-func newRuleset(c *nftables.Conn, f Firewall) *ruleset {
-	return &ruleset{Firewall: f, conn: c, table: table(), sets: map[string]*nftables.Set{}}
-}
-
-// add has the old table go and the new one come. They may have the same name, as the
-// kernel takes one thing after the other and shows all of them at once.
-func (r *ruleset) add() error {
-	r.conn.AddTable(r.table) // so that there is one to delete
-	r.conn.DelTable(r.table)
+// change has the table become what it is to be. Chains and sets that are there are
+// emptied and filled again, and so a packet always sees all of the old or all of the
+// new: of two chains at one hook, an old and a new, it could pass both while neither is
+// valid. Anew is for the first time, when what is there may be of another version of
+// us.
+func (r *ruleset) change(anew bool) error {
 	r.conn.AddTable(r.table)
+	if anew {
+		r.conn.DelTable(r.table) // there is one now
+		r.conn.AddTable(r.table)
+	}
 	if err := r.addSets(); err != nil {
 		return err
 	}
@@ -61,9 +71,6 @@ func (r *ruleset) add() error {
 	return nil
 }
 
-// has reports whether there is a set, which there is not when it would be empty.
-func (r *ruleset) has(set string) bool { return r.sets[set] != nil }
-
 // addGuard drops what is not to be seen at all.
 //
 // It hooks in before connection tracking (NF_IP_PRI_CONNTRACK, -200), at
@@ -71,45 +78,33 @@ func (r *ruleset) has(set string) bool { return r.sets[set] != nil }
 // as they were sent: what is for a published port is for an address of the host.
 func (r *ruleset) addGuard() {
 	c := r.hook("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	if r.has(bridgeSet) {
-		// Such packets are let in on bridges for answers to 127.0.0.1, which at this
-		// point are for the bridge's address still.
-		v4 := families[0]
-		r.rule(c, r.inSet(expr.MetaKeyIIFNAME, bridgeSet), v4.is(), v4.within(v4.dest, v4.loopback), drop())
-	}
-	if r.has(linkSet) {
-		r.rule(c, r.inSet(expr.MetaKeyIIFNAME, linkSet), accept())
-	}
+	// Such packets are let in on bridges for answers to 127.0.0.1, which at this point
+	// are for the bridge's address still.
+	v4 := families[0]
+	r.rule(c, r.inSet(expr.MetaKeyIIFNAME, bridgeSet), v4.is(), v4.within(v4.dest, v4.loopback), drop())
+	r.rule(c, r.inSet(expr.MetaKeyIIFNAME, linkSet), accept())
 	r.rule(c, inGroup(expr.MetaKeyIIFGROUP, routedGroup), accept())
 	r.rule(c, isLoopback(expr.MetaKeyIIF), accept())
 	for _, f := range families {
-		if cluster := "cluster" + f.name; r.has(cluster) {
-			r.rule(c, f.is(), r.addrIn(f, f.source, cluster), drop())
-			r.rule(c, f.is(), r.addrIn(f, f.dest, cluster), drop())
-		}
+		r.rule(c, f.is(), r.addrIn(f, f.source, f.cluster), drop())
+		r.rule(c, f.is(), r.addrIn(f, f.dest, f.cluster), drop())
 	}
 }
 
 // addPublish leads published ports to their containers, for what comes in and for
 // what programs of the host send, at NF_IP_PRI_NAT_DST, before it is routed.
 func (r *ruleset) addPublish() {
-	if len(r.Ports) == 0 {
-		return
-	}
-	ports := r.chain("ports")
-	r.rule(ports, isNotLocal(), expressions{&expr.Verdict{Kind: expr.VerdictReturn}})
+	back := expressions{&expr.Verdict{Kind: expr.VerdictReturn}}
+	ports := r.chain(&nftables.Chain{Name: "ports"})
+	r.rule(ports, isNotLocal(), back)
 	for _, f := range families {
-		if on := "ports_on" + f.name; r.has(on) {
-			r.rule(ports, f.is(), r.dnat(f, on, true))
-		}
-		if any := "ports" + f.name; r.has(any) {
-			r.rule(ports, f.is(), r.dnat(f, any, false))
-		}
+		r.rule(ports, f.is(), r.dnat(f, f.portsOn, true))
+		r.rule(ports, f.is(), r.dnat(f, f.ports, false))
 	}
 	in := r.hook("publish", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	// A port of 127.0.0.1 is for the host alone. Routing would see to it, but is later.
 	v4 := families[0]
-	r.rule(in, v4.is(), v4.within(v4.dest, v4.loopback), expressions{&expr.Verdict{Kind: expr.VerdictReturn}})
+	r.rule(in, v4.is(), v4.within(v4.dest, v4.loopback), back)
 	r.rule(in, jump(ports))
 	out := r.hook("publish_local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
 	r.rule(out, jump(ports))
@@ -120,27 +115,15 @@ func (r *ruleset) addPublish() {
 func (r *ruleset) addMasquerade() {
 	c := r.hook("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	for _, f := range families {
-		inside, cluster := "inside"+f.name, "cluster"+f.name
-		if len(r.Ports) > 0 && r.has(bridgeSet) {
-			r.rule(c, r.inSet(expr.MetaKeyOIFNAME, bridgeSet), f.is(), f.within(f.source, f.loopback), masquerade())
-		}
-		if len(r.Ports) > 0 && r.has(inside) {
-			// Of one bridge, or of one container, the answer would not pass the host.
-			r.rule(c, isPublished(), f.is(), r.addrIn(f, f.source, inside), r.addrIn(f, f.dest, inside), masquerade())
-		}
-		if !r.has(inside) {
-			continue
-		}
-		outside := expressions{}
-		if r.has(cluster) {
-			outside = r.addrIn(f, f.dest, cluster).not()
-		}
-		r.rule(c, f.is(), r.addrIn(f, f.source, inside), outside, r.leaving(), masquerade())
+		fromInside := func() expressions { return r.addrIn(f, f.source, f.inside) }
+		r.rule(c, f.is(), fromInside(), r.addrIn(f, f.dest, f.cluster).not(), r.leaving(), masquerade())
+		// Of one bridge, or of one container, the answer would not pass the host.
+		r.rule(c, isPublished(), f.is(), fromInside(), r.addrIn(f, f.dest, f.inside), masquerade())
 	}
-	if len(r.Ports) > 0 {
-		// By its routed cable a container comes as another than it is on its bridge.
-		r.rule(c, isPublished(), inGroup(expr.MetaKeyIIFGROUP, routedGroup), masquerade())
-	}
+	// By its routed cable a container comes as another than it is on its bridge.
+	r.rule(c, isPublished(), inGroup(expr.MetaKeyIIFGROUP, routedGroup), masquerade())
+	v4 := families[0]
+	r.rule(c, r.inSet(expr.MetaKeyOIFNAME, bridgeSet), v4.is(), v4.within(v4.source, v4.loopback), masquerade())
 }
 
 // addForward refuses what would leave the overlay in the clear, and clamps the
@@ -149,11 +132,8 @@ func (r *ruleset) addMasquerade() {
 func (r *ruleset) addForward() {
 	c := r.hook("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	r.addRefusal(c)
-	if !r.has(linkSet) {
-		return
-	}
 	for _, f := range families {
-		if size := r.MTU - f.tcp; size > 0 {
+		if size := r.MTU - f.headers; size > 0 {
 			for _, side := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
 				r.rule(c, r.inSet(side, linkSet), f.is(), clamp(uint16(size)))
 			}
@@ -171,36 +151,30 @@ func (r *ruleset) addOutput() {
 
 func (r *ruleset) addRefusal(c *nftables.Chain) {
 	for _, f := range families {
-		if cluster := "cluster" + f.name; r.has(cluster) {
-			r.rule(c, f.is(), r.addrIn(f, f.dest, cluster), r.leaving(), expressions{
-				&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED},
-			})
-		}
+		r.rule(c, f.is(), r.addrIn(f, f.dest, f.cluster), r.leaving(), expressions{
+			&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED},
+		})
 	}
 }
 
 // leaving matches what leaves by a link that is none of ours.
 func (r *ruleset) leaving() expressions {
-	e := inGroup(expr.MetaKeyOIFGROUP, routedGroup).not()
-	if r.has(linkSet) {
-		e = append(r.inSet(expr.MetaKeyOIFNAME, linkSet).not(), e...)
-	}
-	return e
+	return append(r.inSet(expr.MetaKeyOIFNAME, linkSet).not(), inGroup(expr.MetaKeyOIFGROUP, routedGroup).not()...)
 }
 
+// hook adds an empty chain that the kernel has packets pass.
 func (r *ruleset) hook(name string, t nftables.ChainType, hook *nftables.ChainHook, p *nftables.ChainPriority) *nftables.Chain {
 	policy := nftables.ChainPolicyAccept
-	return r.conn.AddChain(&nftables.Chain{Name: name, Table: r.table, Type: t, Hooknum: hook, Priority: p, Policy: &policy})
+	return r.chain(&nftables.Chain{Name: name, Type: t, Hooknum: hook, Priority: p, Policy: &policy})
 }
 
-func (r *ruleset) chain(name string) *nftables.Chain {
-	return r.conn.AddChain(&nftables.Chain{Name: name, Table: r.table})
+func (r *ruleset) chain(c *nftables.Chain) *nftables.Chain {
+	c.Table = r.table
+	r.conn.AddChain(c)
+	r.conn.FlushChain(c)
+	return c
 }
 
 func (r *ruleset) rule(c *nftables.Chain, parts ...expressions) {
-	var all expressions
-	for _, p := range parts {
-		all = append(all, p...)
-	}
-	r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: all})
+	r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: slices.Concat(parts...)})
 }

@@ -21,17 +21,17 @@ func (r *ruleset) addSets() error {
 		return err
 	}
 	for _, f := range families {
-		if err := r.addPrefixes(f, "inside", r.Inside); err != nil {
+		if err := r.addPrefixes(f, f.inside, r.Inside); err != nil {
 			return err
 		}
-		if err := r.addPrefixes(f, "cluster", r.Cluster); err != nil {
+		if err := r.addPrefixes(f, f.cluster, r.Cluster); err != nil {
 			return err
 		}
 		port := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
-		if err := r.addPorts(f, "ports", false, port); err != nil {
+		if err := r.addPorts(f, f.ports, false, port); err != nil {
 			return err
 		}
-		if err := r.addPorts(f, "ports_on", true, append([]nftables.SetDatatype{f.addr}, port...)); err != nil {
+		if err := r.addPorts(f, f.portsOn, true, append([]nftables.SetDatatype{f.addr}, port...)); err != nil {
 			return err
 		}
 	}
@@ -44,12 +44,12 @@ func (r *ruleset) addLinks(name string, links []string) error {
 }
 
 func (r *ruleset) addPrefixes(f *family, name string, prefixes []netip.Prefix) error {
-	return r.addSet(&nftables.Set{Name: name + f.name, KeyType: f.addr, Interval: true}, f.rangeElements(prefixes))
+	return r.addSet(&nftables.Set{Name: name, KeyType: f.addr, Interval: true}, f.rangeElements(prefixes))
 }
 
 func (r *ruleset) addPorts(f *family, name string, on bool, key []nftables.SetDatatype) error {
 	return r.addSet(&nftables.Set{
-		Name:     name + f.name,
+		Name:     name,
 		IsMap:    true,
 		KeyType:  nftables.MustConcatSetType(key...),
 		DataType: nftables.MustConcatSetType(f.addr, nftables.TypeInetService),
@@ -59,17 +59,15 @@ func (r *ruleset) addPorts(f *family, name string, on bool, key []nftables.SetDa
 // elementsAtOnce keeps a list of elements below the 64 KB of a netlink attribute.
 const elementsAtOnce = 512
 
-// addSet adds a set that is not empty.
+// addSet adds a set, with these elements and no others.
 func (r *ruleset) addSet(s *nftables.Set, elements []nftables.SetElement) error {
-	if len(elements) == 0 {
-		return nil
-	}
 	s.Table = r.table
 	s.ID = uint32(len(r.sets) + 1) // of the transaction; the module's own count is not safe for several goroutines
 	r.sets[s.Name] = s
 	if err := r.conn.AddSet(s, nil); err != nil {
 		return err
 	}
+	r.conn.FlushSet(s)
 	for chunk := range slices.Chunk(elements, elementsAtOnce) {
 		if err := r.conn.SetAddElements(s, chunk); err != nil {
 			return err
