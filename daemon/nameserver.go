@@ -129,6 +129,9 @@ var errNotYet = errors.New("is about to begin")
 // serveNames answers on port 53 of an address; that it cannot degrades "dns" and
 // is tried again. quitNames ends it. Both are idempotent and never fail the caller.
 func (d *Daemon) serveNames(a netip.Addr) {
+	if d.mode == ModeRootless && !slices.ContainsFunc(d.global.load().Addrs, func(p netip.Prefix) bool { return p.Addr() == a }) {
+		return // a service has no bridge there, nobody has its gateway
+	}
 	d.followNames()
 	n := &d.names
 	n.mu.Lock()

@@ -33,8 +33,8 @@ func dig(t testing.TB, server string, args ...string) string {
 	return sh(t, "dig", append([]string{"+short", "+tries=1", "+time=2", "@" + server}, args...)...)
 }
 
-// onHost gives a daemon the host, which is the namespace of this process.
-func onHost(t testing.TB, d *Daemon) {
+// hosted gives a daemon the host, which is the namespace of this process.
+func hosted(t testing.TB, d *Daemon) {
 	t.Helper()
 	host, err := hostnet.Open()
 	require.NoError(t, err)
@@ -59,11 +59,11 @@ func TestNamesAreServedOnTheHostsAddresses(t *testing.T) {
 	require.Empty(t, d.degraded())
 
 	register(t, d, "web", "10.200.1.1", wire.DNSReplace)
-	register(t, d, "web", "fd00:200:1::1", wire.DNSReplace)
+	register(t, d, "web", "fd00:200:0:1::1", wire.DNSReplace)
 	for _, server := range []string{"10.200.0.1", "fd00:200::1"} {
 		for _, transport := range []string{"+notcp", "+tcp"} {
 			require.Equal(t, "10.200.1.1", dig(t, server, transport, "web.overlay.internal", "A"))
-			require.Equal(t, "fd00:200:1::1", dig(t, server, transport, "WEB.Overlay.Internal", "AAAA"))
+			require.Equal(t, "fd00:200:0:1::1", dig(t, server, transport, "WEB.Overlay.Internal", "AAAA"))
 			require.Equal(t, "web.overlay.internal.", dig(t, server, transport, "-x", "10.200.1.1"))
 			require.Empty(t, dig(t, server, transport, "db.overlay.internal", "A"))
 		}

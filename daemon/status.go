@@ -27,7 +27,7 @@ func (d *Daemon) status() wire.Status {
 		Drops:        d.drops(),
 		Warnings:     d.warnings(),
 	}
-	s.NAT.Enabled = g.NAT
+	s.NAT = d.natStatus()
 	if g.device != nil {
 		s.Interface = g.device.name
 		s.NodeIP = g.Addrs[0].Addr()
