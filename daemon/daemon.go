@@ -163,7 +163,7 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 				return fmt.Errorf("the host does not say which boot it runs: %w", err)
 			}
 		case d.config.Mode == ModeTUN:
-			return fmt.Errorf("mode %s: %w; in mode %s the node does without", ModeTUN, err, ModeRootless)
+			return fmt.Errorf("mode %s: %w; mode %s can do without, but reaches no containers", ModeTUN, err, ModeRootless)
 		default:
 			d.noTUN = err.Error()
 			d.log.Warn("there is no TUN device, so the node is rootless", "err", err)
@@ -178,6 +178,17 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 			d.config.DataDir, ModeRootless, why)
 	}
 	return nil
+}
+
+// Mode is ModeTUN or ModeRootless, and why it is that.
+func (d *Daemon) Mode() (m Mode, why string) {
+	switch {
+	case d.config.Mode != ModeAuto:
+		return d.mode, fmt.Sprintf("mode %s was asked for", d.config.Mode)
+	case d.noTUN != "":
+		return d.mode, d.noTUN
+	}
+	return d.mode, "the system gives a TUN device"
 }
 
 // tryTUN makes sure that a TUN device can be had, by having one for a moment.
