@@ -251,13 +251,14 @@ func (d *Daemon) Close() error {
 			}
 		}
 		d.closeNames()
+		d.running.Wait()
+		// Devices last, as until then they carry what goes on between containers.
 		if d.global.load() != nil {
 			d.saveRoaming()
 			for _, v := range d.devices() {
-				errs = append(errs, v.close())
+				errs = append(errs, v.node().Close())
 			}
 		}
-		d.running.Wait()
 		if d.host != nil {
 			d.host.Close()
 		}

@@ -361,12 +361,13 @@ func (d *Daemon) join(at *attachment, to ends) error {
 // rejoinGlobal is called when the node's own overlay was set up, or its device made
 // anew, so that its address and all routes that prefer it were gone for a moment,
 // or when its address is another one: what leads to containers that are to join is
-// soon whole again. It never waits.
-func (d *Daemon) rejoinGlobal() error {
+// made whole again. What cannot be is tried again later.
+func (d *Daemon) rejoinGlobal() {
+	var waiting []container
 	for _, a := range d.attachments.records() {
 		if a.JoinGlobal || a.Guest != "" {
-			d.attachments.keeper.look(containerIn(a))
+			waiting = append(waiting, containerIn(a))
 		}
 	}
-	return nil
+	d.lookAt(waiting)
 }

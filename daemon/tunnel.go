@@ -227,6 +227,8 @@ func (v *device) watch() {
 	for {
 		t := v.now.Load()
 		select {
+		case <-v.d.ctx.Done():
+			return
 		case <-v.ended:
 			return
 		case <-t.node.Done():
@@ -236,6 +238,8 @@ func (v *device) watch() {
 				break
 			}
 			select {
+			case <-v.d.ctx.Done():
+				return
 			case <-v.ended:
 				return
 			case <-time.After(wait):

@@ -182,7 +182,8 @@ var dummyAddress = netip.MustParsePrefix("192.0.0.8/32")
 // takeAnySource has the host take from a routed end also what it would send back on
 // another way: a container that is asked through its service's bridge answers on the
 // way to all clusters. The kernel does so only for a link that has an address
-// (no_addr in __fib_validate_source), whichever, of a scope that nobody picks it from.
+// (no_addr in __fib_validate_source), whichever: this one is of a scope in which it is
+// never picked as a source.
 func (h *Handle) takeAnySource(link string, index int) error {
 	if err := h.namespace.do(func() error { loosen(link); return nil }); err != nil {
 		return err
@@ -190,7 +191,7 @@ func (h *Handle) takeAnySource(link string, index int) error {
 	err := h.netlink.AddrAdd(byIndex(index), &netlink.Addr{
 		IPNet:     ipNet(dummyAddress),
 		Broadcast: net.IPv4zero, // none
-		Scope:     unix.RT_SCOPE_LINK,
+		Scope:     unix.RT_SCOPE_HOST,
 	})
 	if err != nil {
 		return fmt.Errorf("add address %v: %w", dummyAddress, err)
