@@ -57,7 +57,7 @@ func sysctlPath(name string) (string, error) {
 		}
 		return r
 	}, name)
-	if !filepath.IsLocal(swapped) || filepath.Clean(swapped) != swapped {
+	if !filepath.IsLocal(swapped) || filepath.Clean(swapped) != swapped || swapped == "." {
 		return "", fmt.Errorf("sysctl %q: not a name: %w", name, fs.ErrInvalid)
 	}
 	return "/proc/sys/" + swapped, nil
