@@ -2,8 +2,14 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
+	"math"
+	"net/netip"
+	"sync"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/ipam"
 )
 
 // The kinds of owners of addresses, beside ipam.KindNode and ipam.KindService.
@@ -13,8 +19,157 @@ const (
 	kindReserved  = "reserved"  // by allocate_ip, each address under an id of its own
 )
 
-func (d *Daemon) allocateIP(ctx context.Context, r wire.AllocateIP) (wire.IP, error) {
-	return wire.IP{}, nil
+// allocateIP reserves an address of a service, for who attaches containers in other
+// ways than by this daemon. Of a service that is not set up, and with join_global,
+// it is one of the node's own network. It stays reserved until it is released, or
+// the service is torn down.
+func (d *Daemon) allocateIP(_ context.Context, r wire.AllocateIP) (wire.IP, error) {
+	if err := checkName("service", r.Service, false); err != nil {
+		return wire.IP{}, err
+	}
+	var pool netip.Prefix
+	s, release, err := d.service(r.Service)
+	switch {
+	case err == nil:
+		pool = s.Subnets[0]
+	case r.JoinGlobal:
+		var g *globalView
+		if g, release, err = d.globalOverlay(); err != nil {
+			return wire.IP{}, err
+		}
+		pool = g.pools()[0]
+	default:
+		return wire.IP{}, err
+	}
+	defer release()
+	l, err := d.leases.Allocate(pool, ipam.Owner{Kind: kindReserved, ID: rand.Text()})
+	if err != nil {
+		return wire.IP{}, because(err, "the addresses of %v are exhausted", pool)
+	}
+	d.leasesChanged(pool)
+	return wire.IP{IP: l.Addr}, nil
 }
-func (d *Daemon) releaseIP(ctx context.Context, r wire.ReleaseIP) error { return nil }
-func (d *Daemon) listLeases(r wire.ListLeases) (wire.Leases, error)     { return wire.Leases{}, nil }
+
+// releaseIP gives back what allocateIP reserved. An address that nobody has is no
+// error; one that somebody else has is.
+func (d *Daemon) releaseIP(_ context.Context, r wire.ReleaseIP) error {
+	a := r.IP.Unmap()
+	l, leased := d.leases.Lookup(a)
+	if !leased {
+		return nil
+	}
+	if l.Owner.Kind != kindReserved {
+		return &Error{Code: wire.Conflict, Field: "ip", Msg: fmt.Sprintf("%v was not reserved by allocate_ip, but is that of %s %q, and goes with it", a, l.Owner.Kind, l.Owner.ID)}
+	}
+	err := d.leases.Update(func(tx *ipam.Tx) error {
+		if now, ok := tx.Lookup(a); ok && now.Owner.Is(l.Owner) {
+			return tx.Release(now)
+		}
+		return nil // somebody else was faster
+	})
+	if err != nil {
+		return because(err, "%v was not released", a)
+	}
+	d.leasesChanged(l.Pool)
+	d.dropPorts(l)
+	return nil
+}
+
+// listLeases lists leases in the order of the addresses, IPv4 first.
+func (d *Daemon) listLeases(r wire.ListLeases) (wire.Leases, error) {
+	within := []netip.Prefix{{}}
+	if r.Service != "" {
+		if err := checkName("service", r.Service, false); err != nil {
+			return wire.Leases{}, err
+		}
+		s := d.lookService(r.Service)
+		if s == nil {
+			return wire.Leases{}, &Error{Code: wire.NotFound, Field: "service", Msg: "service " + quote(r.Service) + " is not set up"}
+		}
+		within = s.Subnets
+	}
+	list := wire.Leases{Leases: []wire.Lease{}}
+	for _, p := range within {
+		for l := range d.leases.Leases(p) {
+			list.Leases = append(list.Leases, wire.Lease{
+				IP:    l.Addr,
+				Pool:  l.Pool,
+				Kind:  l.Owner.Kind,
+				Owner: l.Owner.ID,
+				Since: l.Since.Unix(),
+			})
+		}
+	}
+	return list, nil
+}
+
+// poolStatus is how full the node's pools and the subnets of services are, in this
+// order. It never waits.
+func (d *Daemon) poolStatus(g *globalView, all []*service) []wire.PoolStatus {
+	var list []wire.PoolStatus
+	add := func(service string, pools []netip.Prefix) {
+		for _, p := range pools {
+			if used, ok := d.leases.Usage(p); ok {
+				list = append(list, wire.PoolStatus{Pool: p, Service: service, Used: uint64(used.Leases), Size: sizeOf(p)})
+			}
+		}
+	}
+	add("", g.pools())
+	for _, s := range all {
+		add(s.Name, s.Subnets)
+	}
+	return list
+}
+
+// sizeOf is how many addresses of a prefix hosts can have, at most 2^64-1.
+func sizeOf(p netip.Prefix) uint64 {
+	host := p.Addr().BitLen() - p.Bits()
+	switch {
+	case host >= 64:
+		return math.MaxUint64
+	case host < 2:
+		return 1 << host
+	case p.Addr().Is4():
+		return 1<<host - 2
+	}
+	return 1<<host - 1
+}
+
+// shortage is which pools are nearly used up, and were told of.
+type shortage struct {
+	mu  sync.Mutex
+	low map[netip.Prefix]bool
+}
+
+// A pool is low from nine tenths on, and no longer when less than eight are used.
+const lowFrom, lowUntil = 0.9, 0.8
+
+// leasesChanged is to be called after addresses of these subnets or pools were
+// leased or released: it tells clients of those nearly used up. It never waits.
+func (d *Daemon) leasesChanged(pools ...netip.Prefix) {
+	d.shortage.mu.Lock()
+	defer d.shortage.mu.Unlock()
+	for _, p := range pools {
+		used, ok := d.leases.Usage(p)
+		size := sizeOf(p)
+		full := float64(used.Leases) / float64(size)
+		switch {
+		case !ok || full < lowUntil:
+			delete(d.shortage.low, p)
+		case full >= lowFrom && !d.shortage.low[p]:
+			if d.shortage.low == nil {
+				d.shortage.low = make(map[netip.Prefix]bool)
+			}
+			d.shortage.low[p] = true
+			d.publish(wire.LeasesLow{Pool: p, Service: d.serviceAt(p), Used: uint64(used.Leases), Size: size})
+		}
+	}
+}
+
+// serviceAt is the service that has a subnet, "" when it is the node's own.
+func (d *Daemon) serviceAt(p netip.Prefix) string {
+	if sub, ok := d.leases.SubnetOf(p.Addr()); ok && sub.Owner.Kind == ipam.KindService {
+		return sub.Owner.ID
+	}
+	return ""
+}

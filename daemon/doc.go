@@ -12,6 +12,12 @@
 // request locks what it changes and nothing else, and status takes no lock that is
 // ever held while the kernel or a disk is waited for.
 //
+// Locks are taken in this order: who changes the node's overlay or a service, one
+// at a time each; the use of a service; the use of the node's overlay; an
+// attachment; a device; the routes, the firewall, the plan of addresses and the
+// stores, none of which calls anybody else. Names of peers are looked up before any
+// of them.
+//
 // # What survives
 //
 // What is set up is first made and then recorded, what is torn down is first struck

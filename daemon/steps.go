@@ -1,6 +1,6 @@
 package daemon
 
-import "errors"
+import "fmt"
 
 // failpoint is called around each step that changes something outside the
 // process, with "name:before" and "name:after"; tests end the process in it.
@@ -9,8 +9,8 @@ var failpoint = func(point string) {}
 // steps is work that is done whole or not at all.
 type steps struct{ undo []func() error }
 
-// do takes a step. back, which may be nil, undoes it, and is also what cleans up
-// when do fails half way if partial is how do behaves; most do not.
+// do takes a step, which on an error leaves nothing behind. back undoes it, and may
+// be nil.
 func (s *steps) do(name string, do, back func() error) error {
 	failpoint(name + ":before")
 	if err := do(); err != nil {
@@ -23,11 +23,11 @@ func (s *steps) do(name string, do, back func() error) error {
 	return nil
 }
 
-// rollback undoes the steps taken, last first, and joins what goes wrong to err.
+// rollback undoes the steps taken, last first, and adds what goes wrong to err.
 func (s *steps) rollback(err error) error {
 	for i := len(s.undo) - 1; i >= 0; i-- {
 		if e := s.undo[i](); e != nil {
-			err = errors.Join(err, e)
+			err = fmt.Errorf("%w; and it could not be undone: %w", err, e)
 		}
 	}
 	s.undo = nil

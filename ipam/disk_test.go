@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 type writeAt func(b []byte, off int64) (int, error)
@@ -26,7 +28,7 @@ func hook(db *bolt.DB, with func(write writeAt, b []byte, off int64) (int, error
 
 // isMeta reports whether a write is that of a meta page, before which bbolt has
 // synced everything else, and after which it syncs again.
-func isMeta(off int64) bool { return off < 2*pageSize }
+func isMeta(off int64) bool { return off < 2*boltfile.PageSize }
 
 // A write is one that bbolt made, and how long the file was then.
 type write struct {

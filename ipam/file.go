@@ -12,6 +12,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // schema is the version of the file's content that this package writes, and the
@@ -181,7 +183,7 @@ func openError(path string, err error) error {
 
 func openBolt(path string) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		PageSize:     pageSize,
+		PageSize:     boltfile.PageSize,
 		FreelistType: bolt.FreelistMapType,
 		// The free pages are found again at the next start, when the file is
 		// read through anyway, and cost nothing until then.
@@ -238,7 +240,7 @@ func create(path string) (err error) {
 // setAside moves a damaged file out of the way. Other errors it returns as they
 // are.
 func setAside(path string, err error) error {
-	var what errDamaged
+	var what boltfile.Damage
 	if !errors.As(err, &what) {
 		return err
 	}

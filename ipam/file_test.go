@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 func TestTheFileIsPrivate(t *testing.T) {
@@ -183,7 +185,7 @@ func TestADamagedFileIsSetAside(t *testing.T) {
 		"it is empty":            {bytesChanged(func([]byte) []byte { return nil }), "0 bytes are too short"},
 		"it was cut":             {bytesChanged(func(b []byte) []byte { return b[:len(b)/2] }), "do not fit"},
 		"it is something else":   {bytesChanged(func(b []byte) []byte { clear(b); return b }), "neither meta page is whole"},
-		"its pages are zeros":    {bytesChanged(func(b []byte) []byte { clear(b[2*pageSize:]); return b }), "says it is page 0"},
+		"its pages are zeros":    {bytesChanged(func(b []byte) []byte { clear(b[2*boltfile.PageSize:]); return b }), "says it is page 0"},
 		"a lease is missing":     {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Delete(addrKey(l.Addr)) }), "entries are not those that were written"},
 		"a lease too many":       {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(l.Addr.Next()), lease) }), "entries are not those that were written"},
 		"a lease is another":     {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(l.Addr), lease) }), "entries are not those that were written"},

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // sample is the bytes of a file of several pages with a bit of everything in it,
@@ -52,8 +54,8 @@ func damage(image []byte, patches []byte, length uint32, mend bool) []byte {
 	}
 	if mend {
 		for id := range 2 {
-			m := image[id*pageSize+pageHeader:]
-			order.PutUint64(m[56:], fnv1a(fnvOffset, m[:56]))
+			m := image[id*boltfile.PageSize+16:] // behind the page header
+			binary.NativeEndian.PutUint64(m[56:], fnv1a(fnvOffset, m[:56]))
 		}
 	}
 	if length != 0 {
@@ -71,10 +73,10 @@ func FuzzOpen(f *testing.F) {
 		return append(binary.LittleEndian.AppendUint32(nil, uint32(at))[:3], b)
 	}
 	f.Add([]byte{}, uint32(0), false)
-	f.Add([]byte{}, uint32(pageSize*5), false)
-	for page := range len(image) / pageSize {
+	f.Add([]byte{}, uint32(boltfile.PageSize*5), false)
+	for page := range len(image) / boltfile.PageSize {
 		for _, at := range []int{0, 8, 10, 12, 16, 24, 32, 40, 48, 56, 64, 72} {
-			f.Add(seed(page*pageSize+at, byte(1+page%3*127)), uint32(0), true)
+			f.Add(seed(page*boltfile.PageSize+at, byte(1+page%3*127)), uint32(0), true)
 		}
 	}
 	f.Fuzz(func(t *testing.T, patches []byte, length uint32, mend bool) {

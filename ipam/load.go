@@ -7,10 +7,12 @@ import (
 	"errors"
 	"os"
 	"slices"
+
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
-// load reads a file into an empty authority. What is wrong with the content is an
-// errDamaged.
+// load reads a file into an empty authority. What is wrong with the content is a
+// boltfile.Damage.
 func load(path string, a *Authority) (sum, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -22,18 +24,18 @@ func load(path string, a *Authority) (sum, error) {
 		return sum{}, err
 	}
 	l := loader{a: a}
-	if err := scan(f, info.Size(), l.pair); err != nil {
+	if err := boltfile.Scan(f, info.Size(), l.pair); err != nil {
 		return sum{}, err
 	}
 	switch {
 	case l.schema > schema:
 		return sum{}, &SchemaError{Path: path, Have: l.schema, Known: schema}
 	case l.schema == 0:
-		return sum{}, damaged("it has no schema")
+		return sum{}, boltfile.Damaged("it has no schema")
 	case l.err != nil:
-		return sum{}, damaged("%v", l.err)
+		return sum{}, boltfile.Damaged("%v", l.err)
 	case !bytes.Equal(l.written, l.sum.bytes()):
-		return sum{}, damaged("its %d entries are not those that were written", l.sum.count)
+		return sum{}, boltfile.Damaged("its %d entries are not those that were written", l.sum.count)
 	}
 	l.restAll()
 	return l.sum, nil
@@ -66,7 +68,7 @@ func (l *loader) pair(bucket string, key, value []byte) error {
 		l.sum.add(bucketLeases, key, value)
 		l.fail(l.lease(key, value))
 	default:
-		l.fail(damaged("unknown bucket %q", bucket))
+		l.fail(boltfile.Damaged("unknown bucket %q", bucket))
 	}
 	return nil
 }

@@ -18,10 +18,12 @@ type arrow struct {
 // top knows the host's plans, and the operating system is at the rim.
 var arrows = []arrow{
 	{"packet", nil, "it is the vocabulary of all others, and knows nothing but bytes"},
-	{"ipam", nil, "addresses and owners need no network"},
+	{"ipam", []string{"internal/boltfile"}, "addresses and owners need no network; the leaf it has keeps bbolt from damaged files"},
+	{"internal/boltfile", nil, "it reads the pages of a file"},
 	{"internal/hostnet", nil, "it is the only one that touches the host, and knows nothing of overlays"},
 	{"internal/udp", nil, "a socket knows nothing of what goes through it"},
-	{"internal/wireguard", []string{"packet", "internal/udp"}, "the protocol stands between packets and datagrams, and knows no device by name"},
+	{"internal/aead", nil, "a cipher knows bytes and keys"},
+	{"internal/wireguard", []string{"packet", "internal/udp", "internal/aead"}, "the protocol stands between packets and datagrams, and knows no device by name"},
 	{"overlay", []string{"packet", "internal/wireguard", "internal/hostnet"}, "a node is packets, an engine and, for a TUN device, the host; gVisor and it meet in packet.Device"},
 	{"netstack", []string{"packet"}, "a TCP/IP stack knows nothing of WireGuard; they meet in packet.Device"},
 	{"dnsd", []string{"packet"}, "a DNS server serves any socket, and answers in the packet path as a stage"},
@@ -31,7 +33,7 @@ var arrows = []arrow{
 	{"daemon/client", []string{"daemon/wire"}, "a program that calls the daemon links neither its stack nor its host code"},
 	{"daemon", []string{"overlay", "nat", "nat/traversal", "netstack", "dnsd", "ipam", "packet", "daemon/wire", "daemon/client", "daemon/internal/server", "daemon/internal/state", "internal/hostnet"}, "it is where everything is put together"},
 	{"daemon/internal/server", []string{"daemon/wire"}, "a socket's server knows frames, and not what they ask for"},
-	{"daemon/internal/state", []string{"daemon/wire", "overlay"}, "what survives is written in the contract's terms and keys"},
+	{"daemon/internal/state", []string{"daemon/wire", "overlay", "internal/boltfile"}, "what survives is written in the contract's terms and keys"},
 	{"cmd/overlayd", []string{"daemon", "daemon/client", "daemon/wire"}, "a command is flags and subcommands only"},
 	{"examples/*", []string{"overlay", "netstack", "nat", "nat/traversal", "dnsd", "ipam", "packet", "daemon", "daemon/client", "daemon/wire"}, "an example uses what its reader can use, so nothing internal"},
 	{"bench/...", []string{"*"}, "it measures anything"},

@@ -62,9 +62,10 @@ func TestALinkIsWhatTheKernelSays(t *testing.T) {
 	require.ErrorIs(t, err, unix.ENODEV)
 }
 
-func TestAddressesRoutesAndMTUReachTheKernel(t *testing.T) {
+func TestAddressesRoutesMTUAndQueueReachTheKernel(t *testing.T) {
 	ns, h, link := newLink(t)
 	require.NoError(t, h.SetMTU(link.Index, 1420))
+	require.NoError(t, h.SetQueue(link.Index, 700))
 	for _, addr := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
 		require.NoError(t, h.AddAddr(link.Index, netip.MustParsePrefix(addr)))
 	}
@@ -72,7 +73,9 @@ func TestAddressesRoutesAndMTUReachTheKernel(t *testing.T) {
 		require.NoError(t, h.AddRoute(link.Index, netip.MustParsePrefix(dst)))
 	}
 
-	require.EqualValues(t, 1420, ip(t, ns, "link", "show", "dev", "left")[0]["mtu"])
+	now := ip(t, ns, "link", "show", "dev", "left")[0]
+	require.EqualValues(t, 1420, now["mtu"])
+	require.EqualValues(t, 700, now["txqlen"])
 	var addrs []any
 	for _, a := range ip(t, ns, "addr", "show", "dev", "left", "scope", "global")[0]["addr_info"].([]any) {
 		if a := a.(map[string]any); a["local"] != nil { // ip leaves {} for what it filters
@@ -170,4 +173,35 @@ func TestAWatcherSeesWhatHappenedBeforeItBegan(t *testing.T) {
 	w.Close()
 	require.NoError(t, h.SetMTU(was.Index, 1400))
 	require.Empty(t, told, "closed")
+}
+
+func TestTheKernelSaysWhereAPacketGoes(t *testing.T) {
+	ns, h, link := newLink(t)
+	require.NoError(t, h.AddAddr(link.Index, netip.MustParsePrefix("192.0.2.1/24")))
+	require.NoError(t, h.AddAddr(link.Index, netip.MustParsePrefix("2001:db8::1/64")))
+	for dst, src := range map[string]string{"192.0.2.7": "192.0.2.1", "2001:db8::7": "2001:db8::1"} {
+		r, local, err := h.LookupRoute(netip.MustParseAddr(dst), netip.Addr{}, 0)
+		require.NoError(t, err)
+		require.False(t, local)
+		require.Equal(t, link.Index, r.Index)
+		require.Equal(t, netip.MustParseAddr(src), r.Src)
+
+		_, local, err = h.LookupRoute(netip.MustParseAddr(src), netip.Addr{}, 0)
+		require.NoError(t, err)
+		require.True(t, local)
+	}
+	_, _, err := h.LookupRoute(netip.MustParseAddr("198.51.100.1"), netip.Addr{}, 0)
+	require.ErrorIs(t, err, unix.ENETUNREACH)
+
+	// What comes in through a link goes on only if the host forwards.
+	ip(t, ns, "link", "add", "other", "type", "bridge")
+	ip(t, ns, "link", "set", "other", "up")
+	ip(t, ns, "addr", "add", "203.0.113.1/24", "dev", "other")
+	forwarded := func() error {
+		_, _, err := h.LookupRoute(netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("192.0.2.7"), link.Index)
+		return err
+	}
+	require.ErrorIs(t, forwarded(), unix.EHOSTUNREACH)
+	require.NoError(t, ns.Command("sysctl", "-qw", "net.ipv4.ip_forward=1").Run())
+	require.NoError(t, forwarded())
 }

@@ -15,22 +15,34 @@ func Open() (*Handle, error) { return nil, errors.ErrUnsupported }
 
 func (*Handle) Close() {}
 
-func (*Handle) Link(int) (Link, error)                         { return Link{}, errors.ErrUnsupported }
-func (*Handle) LinkByName(string) (Link, error)                { return Link{}, errors.ErrUnsupported }
-func (*Handle) Links() ([]Link, error)                         { return nil, errors.ErrUnsupported }
-func (*Handle) DeleteLink(int) error                           { return errors.ErrUnsupported }
-func (*Handle) SetAlias(int, string) error                     { return errors.ErrUnsupported }
-func (*Handle) SetMaster(int, int) error                       { return errors.ErrUnsupported }
-func (*Handle) SetMTU(int, int) error                          { return errors.ErrUnsupported }
-func (*Handle) SetUp(int) error                                { return errors.ErrUnsupported }
-func (*Handle) SetQuiet(int) error                             { return errors.ErrUnsupported }
-func (*Handle) AddAddr(int, netip.Prefix) error                { return errors.ErrUnsupported }
-func (*Handle) DeleteAddr(int, netip.Prefix) error             { return errors.ErrUnsupported }
-func (*Handle) Addrs(int) ([]netip.Prefix, error)              { return nil, errors.ErrUnsupported }
-func (*Handle) AddRoute(int, netip.Prefix) error               { return errors.ErrUnsupported }
-func (*Handle) SetRoute(Route) error                           { return errors.ErrUnsupported }
-func (*Handle) DeleteRoute(Route) error                        { return errors.ErrUnsupported }
-func (*Handle) Routes(int) ([]Route, error)                    { return nil, errors.ErrUnsupported }
+// Namespace tells which namespace the handle reaches.
+func (*Handle) Namespace() NamespaceID { return NamespaceID{} }
+
+func (*Handle) Link(int) (Link, error)            { return Link{}, errors.ErrUnsupported }
+func (*Handle) LinkByName(string) (Link, error)   { return Link{}, errors.ErrUnsupported }
+func (*Handle) Links() ([]Link, error)            { return nil, errors.ErrUnsupported }
+func (*Handle) DeleteLink(int) error              { return errors.ErrUnsupported }
+func (*Handle) SetAlias(int, string) error        { return errors.ErrUnsupported }
+func (*Handle) SetMaster(int, int) error          { return errors.ErrUnsupported }
+func (*Handle) SetProxy(int, netip.Addr) error    { return errors.ErrUnsupported }
+func (*Handle) DeleteProxy(int, netip.Addr) error { return errors.ErrUnsupported }
+func (*Handle) SetMTU(int, int) error             { return errors.ErrUnsupported }
+
+// SetQueue returns errors.ErrUnsupported.
+func (*Handle) SetQueue(int, int) error { return errors.ErrUnsupported }
+
+func (*Handle) SetUp(int) error                    { return errors.ErrUnsupported }
+func (*Handle) SetQuiet(int) error                 { return errors.ErrUnsupported }
+func (*Handle) AddAddr(int, netip.Prefix) error    { return errors.ErrUnsupported }
+func (*Handle) DeleteAddr(int, netip.Prefix) error { return errors.ErrUnsupported }
+func (*Handle) Addrs(int) ([]netip.Prefix, error)  { return nil, errors.ErrUnsupported }
+func (*Handle) AddRoute(int, netip.Prefix) error   { return errors.ErrUnsupported }
+func (*Handle) SetRoute(Route) error               { return errors.ErrUnsupported }
+func (*Handle) DeleteRoute(Route) error            { return errors.ErrUnsupported }
+func (*Handle) Routes(int) ([]Route, error)        { return nil, errors.ErrUnsupported }
+func (*Handle) LookupRoute(netip.Addr, netip.Addr, int) (Route, bool, error) {
+	return Route{}, false, errors.ErrUnsupported
+}
 func (*Handle) EnsureBridge(Bridge) (Link, bool, error)        { return Link{}, false, errors.ErrUnsupported }
 func (*Handle) AddVeth(Veth) (Link, error)                     { return Link{}, errors.ErrUnsupported }
 func (*Handle) CheckVeth(Veth) error                           { return errors.ErrUnsupported }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -161,8 +162,58 @@ func (c *cable) setHost(h *Handle) error {
 		}
 	} else if err := h.confine(c.Host, slices.ContainsFunc(c.Addrs, is6)); err != nil {
 		return err
+	} else if err := h.takeAnySource(c.Host, index); err != nil {
+		return err
 	}
 	return h.SetUp(index)
+}
+
+// dummyAddress is for who needs an IPv4 address and has none (RFC 7600 section 4.8).
+var dummyAddress = netip.MustParsePrefix("192.0.0.8/32")
+
+// takeAnySource has the host take from a routed end also what it would send back on
+// another way: a container that is asked through its service's bridge answers on the
+// way to all clusters. The kernel does so only for a link that has an address
+// (no_addr in __fib_validate_source), whichever: this one is of a scope in which it is
+// never picked as a source.
+func (h *Handle) takeAnySource(link string, index int) error {
+	if err := h.namespace.do(func() error { loosen(link); return nil }); err != nil {
+		return err
+	}
+	err := h.netlink.AddrAdd(byIndex(index), &netlink.Addr{
+		IPNet:     ipNet(dummyAddress),
+		Broadcast: net.IPv4zero, // none
+		Scope:     unix.RT_SCOPE_HOST,
+	})
+	if err != nil {
+		return fmt.Errorf("add address %v: %w", dummyAddress, err)
+	}
+	return nil
+}
+
+// loosen has a link of the calling thread's namespace take whatever comes from a
+// source there is a way to (rp_filter 2), also where packets are else taken only from
+// where their answers would go (1; RFC 3704, section 2). Of a link's value and that
+// for all links the kernel takes the higher.
+func loosen(link string) {
+	writeParameter("/proc/sys/net/ipv4/conf/"+link+"/rp_filter", "2")
+}
+
+// Parameters of IPv4 on a link, from linux/ip.h.
+const (
+	rpFilter  = 8
+	arpNotify = 22
+)
+
+// setInet sets a parameter of IPv4 on a link that is up.
+func (h *Handle) setInet(index int, parameter uint16, value uint32) error {
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	inet := families.AddRtAttr(unix.AF_INET, nil)
+	inet.AddRtAttr(unix.IFLA_INET_CONF, nil).AddRtAttr(int(parameter), nl.Uint32Attr(value))
+	if err := h.request(unix.RTM_SETLINK, 0, index, families); err != nil {
+		return fmt.Errorf("set parameter %d of IPv4: %w", parameter, err)
+	}
+	return nil
 }
 
 // loopback is the index of a namespace's own loopback interface (LOOPBACK_IFINDEX of
@@ -182,6 +233,12 @@ func (c *cable) setContainer(container *Handle) error {
 		return err
 	}
 	if err := container.SetUp(end.Index); err != nil {
+		return err
+	}
+	if err := container.setInet(end.Index, rpFilter, 2); err != nil { // as loosen does
+		return err
+	}
+	if err := container.setInet(end.Index, arpNotify, 1); err != nil { // for announce
 		return err
 	}
 	for _, a := range c.containerAddrs() {
@@ -292,7 +349,10 @@ func (c *cable) awaitRunning(h, container *Handle) error {
 	if c.Bridge == 0 {
 		return nil
 	}
-	return h.awaitRunning(c.Bridge)
+	if err := h.awaitRunning(c.Bridge); err != nil {
+		return err
+	}
+	return c.announce(container, end.Index)
 }
 
 // addNeighbour writes down the hardware address that an address on a link has.

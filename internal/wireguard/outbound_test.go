@@ -103,7 +103,7 @@ func TestASessionReplacedWhileALaneTakesItLosesNothing(t *testing.T) {
 		runtime.Gosched() // it most likely waits for replaced by now
 	}
 	p.current.Store(fresh)
-	wipeCipher(replaced.send)
+	replaced.send.Wipe()
 	replaced.send = nil
 	replaced.sending.Unlock()
 	<-done

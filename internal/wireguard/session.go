@@ -1,13 +1,11 @@
 package wireguard
 
 import (
-	"crypto/cipher"
 	"fmt"
-	"reflect"
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/crypto/chacha20poly1305"
+	"github.com/overlayd/overlayd/internal/aead"
 	"golang.zx2c4.com/wireguard/replay"
 )
 
@@ -27,20 +25,20 @@ type session struct {
 	renewed atomic.Bool   // a successor was asked for because the session is ageing
 
 	sending sync.RWMutex // read-held while sealing
-	send    cipher.AEAD  // nil once wiped
+	send    *aead.Cipher // nil once wiped
 
 	receiving sync.Mutex // held while opening
-	receive   cipher.AEAD
+	receive   *aead.Cipher
 	window    replay.Filter // RFC 6479; 8,128 messages
 }
 
 func newSession(p *peer, keys *transportKeys, local, remote uint32, initiator bool, now int64) (*session, error) {
 	s := &session{peer: p, local: local, remote: remote, initiator: initiator, created: now}
 	var err error
-	if s.send, err = chacha20poly1305.New(keys.send[:]); err != nil {
+	if s.send, err = aead.New(&keys.send); err != nil {
 		return nil, fmt.Errorf("wireguard: session cipher: %w", err)
 	}
-	if s.receive, err = chacha20poly1305.New(keys.receive[:]); err != nil {
+	if s.receive, err = aead.New(&keys.receive); err != nil {
 		return nil, fmt.Errorf("wireguard: session cipher: %w", err)
 	}
 	return s, nil
@@ -69,21 +67,12 @@ func (s *session) wipe() {
 		return
 	}
 	s.sending.Lock()
-	wipeCipher(s.send)
+	s.send.Wipe()
 	s.send = nil
 	s.sending.Unlock()
 
 	s.receiving.Lock()
-	wipeCipher(s.receive)
+	s.receive.Wipe()
 	s.receive = nil
 	s.receiving.Unlock()
-}
-
-// wipeCipher zeroes the key that x/crypto's ChaCha20-Poly1305 keeps in an
-// unexported array and offers no way to clear.
-func wipeCipher(c cipher.AEAD) {
-	if c == nil {
-		return
-	}
-	clear(reflect.ValueOf(c).Elem().FieldByName("key").Bytes())
 }

@@ -2,48 +2,118 @@ package state
 
 import (
 	"errors"
-	"net/netip"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
 
-	"github.com/overlayd/overlayd/daemon/wire"
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/overlayd/overlayd/overlay"
 )
 
+// The files of a data folder that are this package's.
+const (
+	fileLock  = "overlayd.lock"
+	fileState = "state.db"
+	fileKey   = "node.key"
+)
+
 // A Store is a data folder. Its methods are safe for use by several goroutines.
-type Store struct{}
+type Store struct {
+	dir  string
+	path string // of the state file
+	lock *os.File
+	db   *bolt.DB
+	sum  sum // of what is in db; of who has writer
+
+	writer sync.Mutex // held by who writes to the file
+
+	mu      sync.Mutex // guards all that follows
+	node    []byte     // as the latest update has it; nil: none
+	forming *group     // updates that wait for their turn to be written
+	writing *group     // updates that are being written
+	broken  error      // why nothing is written any more
+	closed  bool
+
+	keyMu sync.Mutex         // held by who reads or makes the node's key
+	key   overlay.PrivateKey // zero: not read yet
+}
 
 // Open opens a data folder, which it makes if need be, of mode 0700, for this
 // process alone. One in use by another is a *HeldError, which says by whom.
-func Open(dir string) (*Store, error) { return nil, errors.ErrUnsupported }
-
-// Load is everything that is stored.
-func (s *Store) Load() (State, error) { return State{}, errors.ErrUnsupported }
-
-// NodeKey is the node's private key. It is made at the first call there ever is.
-func (s *Store) NodeKey() (overlay.PrivateKey, error) {
-	return overlay.PrivateKey{}, errors.ErrUnsupported
+//
+// A folder that others than its owner can write to, or that is another user's, is
+// refused. A state file of a later version is a *SchemaError and left as it is. A
+// damaged one is set aside and is a *DamagedError: the next Open starts with
+// nothing but the node's key. The folder is this process's until Close; a file in
+// it, overlayd.lock, says whose it is.
+func Open(dir string) (_ *Store, err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, folderError(dir, err)
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, folderError(dir, err)
+	}
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, path: filepath.Join(dir, fileState)}
+	if s.lock, err = hold(dir); err != nil {
+		return nil, folderError(dir, err)
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(folderError(dir, err), s.lock.Close())
+	}
+	return s, nil
 }
 
-// Update changes what is stored: all that fn does, or, when fn or the disk fails,
-// nothing. It is on the disk when Update returns; updates that come while another
-// is written go to the disk together.
-func (s *Store) Update(fn func(tx *Tx) error) error { return errors.ErrUnsupported }
+// Load is everything that is stored, with the updates that have returned.
+func (s *Store) Load() (State, error) {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return State{}, s.errClosed()
+	}
+	var l loader
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			return b.ForEach(func(k, v []byte) error { return l.pair(string(name), k, v) })
+		})
+	})
+	if err != nil {
+		return State{}, folderError(s.dir, err)
+	}
+	return l.state, nil
+}
 
-// Close releases the folder.
-func (s *Store) Close() error { return nil }
+// Close releases the folder, when the updates under way are done. Every later call
+// returns an error that is net.ErrClosed. It is idempotent.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	for s.forming != nil || s.writing != nil {
+		g := s.forming
+		if g == nil {
+			g = s.writing
+		}
+		s.mu.Unlock()
+		<-g.done
+		s.mu.Lock()
+	}
+	s.mu.Unlock()
+	if !first {
+		return nil
+	}
+	if err := errors.Join(s.db.Close(), s.lock.Close()); err != nil {
+		return folderError(s.dir, err)
+	}
+	return nil
+}
 
-// A Tx is a change, good within the function given to Update. Its methods keep the
-// first error, which Update returns. To put what is there already replaces it; to
-// delete what is not is no error.
-type Tx struct{}
-
-func (tx *Tx) SetNode(n Node)                                            {}
-func (tx *Tx) PutService(s Service)                                      {}
-func (tx *Tx) DeleteService(name string)                                 {}
-func (tx *Tx) PutPeer(p Peer)                                            {}
-func (tx *Tx) DeletePeer(service, key string)                            {}
-func (tx *Tx) PutAttachment(a Attachment)                                {}
-func (tx *Tx) DeleteAttachment(id string)                                {}
-func (tx *Tx) PutRecord(r Record)                                        {}
-func (tx *Tx) DeleteRecord(r Record)                                     {}
-func (tx *Tx) PutPort(p wire.PublishedPort)                              {}
-func (tx *Tx) DeletePort(proto wire.Proto, host netip.Addr, port uint16) {}
+func (s *Store) errClosed() error {
+	return fmt.Errorf("data folder %s: it is closed: %w", s.dir, net.ErrClosed)
+}

@@ -1,25 +1,19 @@
-package ipam
+package boltfile
 
 import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math"
 )
 
-// A bbolt file is read here, not by bbolt, when an authority is opened: bbolt
-// trusts the pages it maps, and a damaged one would crash the process rather than
-// be an error. What passes here bbolt can be given.
-//
-// The file is pages of equal size. Pages 0 and 1 are the metas; the one of the
-// later transaction that is whole counts and leads to the root of a tree of
-// branch and leaf pages, in which values may be trees again. Numbers have the
-// machine's own byte order.
+// PageSize is the only size of pages that Scan takes, in bytes: make the file with
+// it, whatever the system's own is.
+const PageSize = 4096
 
 const (
-	pageSize = 4096
-
 	pageHeader = 16
 	elemHeader = 16
 
@@ -41,18 +35,19 @@ const (
 
 var order = binary.NativeEndian
 
-// errDamaged is why a file cannot be what bbolt wrote.
-type errDamaged string
+// Damage is why a file cannot be what was written.
+type Damage string
 
-func (e errDamaged) Error() string { return string(e) }
+func (d Damage) Error() string { return string(d) }
 
-func damaged(format string, args ...any) error { return errDamaged(fmt.Sprintf(format, args...)) }
+// Damaged is a Damage in the words of fmt.Sprintf.
+func Damaged(format string, args ...any) error { return Damage(fmt.Sprintf(format, args...)) }
 
-// scan reads a file of the given size, checks that every page is sound and used
+// Scan reads a file of the given size, checks that every page is sound and used
 // once and that every bucket is in order, and yields the pairs of its top-level
-// buckets. Key and value are only good until yield returns. What scan finds
-// wrong is an errDamaged; other errors are yield's and those of reading.
-func scan(f io.ReaderAt, size int64, yield func(bucket string, key, value []byte) error) error {
+// buckets. Key and value are only good until yield returns. What Scan finds
+// wrong is a Damage; other errors are yield's and those of reading.
+func Scan(f io.ReaderAt, size int64, yield func(bucket string, key, value []byte) error) error {
 	s := scanner{f: f, size: size}
 	root, err := s.readMeta()
 	if err != nil {
@@ -60,12 +55,12 @@ func scan(f io.ReaderAt, size int64, yield func(bucket string, key, value []byte
 	}
 	return s.tree(root, 0, func(name, value []byte, isBucket bool) error {
 		if !isBucket {
-			return damaged("a value among the buckets")
+			return Damaged("a value among the buckets")
 		}
 		bucket := string(name)
 		return s.bucket(value, 1, func(k, v []byte, isBucket bool) error {
 			if isBucket {
-				return damaged("bucket %q has a bucket in it", bucket)
+				return Damaged("bucket %q has a bucket in it", bucket)
 			}
 			return yield(bucket, k, v)
 		})
@@ -81,13 +76,13 @@ type scanner struct {
 
 // readMeta finds the meta that counts and returns the root page.
 func (s *scanner) readMeta() (root uint64, err error) {
-	if s.size < 4*pageSize {
-		return 0, damaged("%d bytes are too short", s.size)
+	if s.size < 4*PageSize {
+		return 0, Damaged("%d bytes are too short", s.size)
 	}
 	var best []byte
 	// bbolt takes the first whole meta it finds at one of these places for the page
 	// size. The middle two are nobody's.
-	for _, at := range []int64{0, 1024, 2048, pageSize} {
+	for _, at := range []int64{0, 1024, 2048, PageSize} {
 		page := make([]byte, pageHeader+metaLen)
 		if _, err := s.f.ReadAt(page, at); err != nil {
 			return 0, err
@@ -96,19 +91,19 @@ func (s *scanner) readMeta() (root uint64, err error) {
 		if !wholeMeta(m) {
 			continue
 		}
-		if at%pageSize != 0 || order.Uint32(m[8:]) != pageSize {
-			return 0, damaged("a meta page at %d is for pages of %d bytes", at, order.Uint32(m[8:]))
+		if at%PageSize != 0 || order.Uint32(m[8:]) != PageSize {
+			return 0, Damaged("a meta page at %d is for pages of %d bytes", at, order.Uint32(m[8:]))
 		}
 		if best == nil || metaTxid(best) < metaTxid(m) {
 			best = m
 		}
 	}
 	if best == nil {
-		return 0, damaged("neither meta page is whole")
+		return 0, Damaged("neither meta page is whole")
 	}
 	s.high = order.Uint64(best[40:])
-	if s.high < 4 || s.high > uint64(s.size)/pageSize {
-		return 0, damaged("%d pages in use do not fit in %d bytes", s.high, s.size)
+	if s.high < 4 || s.high > uint64(s.size)/PageSize {
+		return 0, Damaged("%d pages in use do not fit in %d bytes", s.high, s.size)
 	}
 	s.used = make([]uint64, s.high/64+1)
 	s.mark(0, 2)
@@ -123,7 +118,13 @@ func (s *scanner) readMeta() (root uint64, err error) {
 // the FNV-1a 64 of all of them.
 func wholeMeta(m []byte) bool {
 	return order.Uint32(m) == metaMagic && order.Uint32(m[4:]) == metaVersion &&
-		order.Uint64(m[56:]) == fnv1a(fnvOffset, m[:56])
+		order.Uint64(m[56:]) == sumOf(m[:56])
+}
+
+func sumOf(b []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(b)
+	return h.Sum64()
 }
 
 func metaTxid(m []byte) uint64 { return order.Uint64(m[48:]) }
@@ -145,22 +146,22 @@ func (s *scanner) mark(id, n uint64) bool {
 // page reads a page and those that continue it.
 func (s *scanner) page(id uint64) (page []byte, flags, count uint16, err error) {
 	if id >= s.high {
-		return nil, 0, 0, damaged("page %d is past the end", id)
+		return nil, 0, 0, Damaged("page %d is past the end", id)
 	}
-	page = make([]byte, pageSize)
-	if _, err := s.f.ReadAt(page, int64(id)*pageSize); err != nil {
+	page = make([]byte, PageSize)
+	if _, err := s.f.ReadAt(page, int64(id)*PageSize); err != nil {
 		return nil, 0, 0, err
 	}
 	overflow := uint64(order.Uint32(page[12:]))
 	if order.Uint64(page) != id {
-		return nil, 0, 0, damaged("page %d says it is page %d", id, order.Uint64(page))
+		return nil, 0, 0, Damaged("page %d says it is page %d", id, order.Uint64(page))
 	}
 	if !s.mark(id, 1+overflow) {
-		return nil, 0, 0, damaged("page %d is used twice or is too long", id)
+		return nil, 0, 0, Damaged("page %d is used twice or is too long", id)
 	}
 	if overflow > 0 {
-		page = append(page, make([]byte, overflow*pageSize)...)
-		if _, err := s.f.ReadAt(page[pageSize:], int64(id+1)*pageSize); err != nil {
+		page = append(page, make([]byte, overflow*PageSize)...)
+		if _, err := s.f.ReadAt(page[PageSize:], int64(id+1)*PageSize); err != nil {
 			return nil, 0, 0, err
 		}
 	}
@@ -178,7 +179,7 @@ func (s *scanner) freelist(id uint64) error {
 		return err
 	}
 	if flags != pageFreelist {
-		return damaged("page %d is not the free list", id)
+		return Damaged("page %d is not the free list", id)
 	}
 	list := page[pageHeader:]
 	n := uint64(count)
@@ -186,11 +187,11 @@ func (s *scanner) freelist(id uint64) error {
 		n, list = order.Uint64(list), list[8:]
 	}
 	if n > uint64(len(list))/8 {
-		return damaged("the free list is longer than its page")
+		return Damaged("the free list is longer than its page")
 	}
 	for i := range n {
 		if free := order.Uint64(list[i*8:]); !s.mark(free, 1) {
-			return damaged("page %d is free twice, or used", free)
+			return Damaged("page %d is free twice, or used", free)
 		}
 	}
 	return nil
@@ -200,14 +201,14 @@ func (s *scanner) freelist(id uint64) error {
 // one, in the value itself.
 func (s *scanner) bucket(value []byte, depth int, yield func(k, v []byte, isBucket bool) error) error {
 	if len(value) < bucketHeader {
-		return damaged("a bucket of %d bytes", len(value))
+		return Damaged("a bucket of %d bytes", len(value))
 	}
 	if root := order.Uint64(value); root != 0 {
 		return s.tree(root, depth, yield)
 	}
 	page := value[bucketHeader:]
 	if len(page) < pageHeader || order.Uint16(page[8:]) != pageLeaf {
-		return damaged("an inline bucket without its page")
+		return Damaged("an inline bucket without its page")
 	}
 	var last []byte
 	return s.leaf(page, order.Uint16(page[10:]), &last, yield)
@@ -223,28 +224,28 @@ func (s *scanner) tree(root uint64, depth int, yield func(k, v []byte, isBucket 
 // the one that was yielded last.
 func (s *scanner) walk(id uint64, depth int, least []byte, last *[]byte, yield func(k, v []byte, isBucket bool) error) error {
 	if depth > maxDepth {
-		return damaged("page %d is too deep", id)
+		return Damaged("page %d is too deep", id)
 	}
 	page, flags, count, err := s.page(id)
 	if err != nil {
 		return err
 	}
 	if *last != nil && least != nil && bytes.Compare(*last, least) >= 0 {
-		return damaged("page %d is out of order", id)
+		return Damaged("page %d is out of order", id)
 	}
 	switch flags {
 	case pageLeaf:
 		first := true
 		return s.leaf(page, count, last, func(k, v []byte, isBucket bool) error {
 			if first && bytes.Compare(k, least) < 0 {
-				return damaged("page %d begins below its parent's key", id)
+				return Damaged("page %d begins below its parent's key", id)
 			}
 			first = false
 			return yield(k, v, isBucket)
 		})
 	case pageBranch:
 		if count == 0 {
-			return damaged("page %d is an empty branch", id)
+			return Damaged("page %d is an empty branch", id)
 		}
 		for i := range int(count) {
 			key, child, err := branchElem(page, i)
@@ -252,7 +253,7 @@ func (s *scanner) walk(id uint64, depth int, least []byte, last *[]byte, yield f
 				return err
 			}
 			if i == 0 && bytes.Compare(key, least) < 0 {
-				return damaged("page %d begins below its parent's key", id)
+				return Damaged("page %d begins below its parent's key", id)
 			}
 			if err := s.walk(child, depth+1, key, last, yield); err != nil {
 				return err
@@ -260,7 +261,7 @@ func (s *scanner) walk(id uint64, depth int, least []byte, last *[]byte, yield f
 		}
 		return nil
 	}
-	return damaged("page %d is of no known kind: %#x", id, flags)
+	return Damaged("page %d is of no known kind: %#x", id, flags)
 }
 
 // leaf yields the pairs of a leaf page, whose keys rise.
@@ -271,10 +272,10 @@ func (s *scanner) leaf(page []byte, count uint16, last *[]byte, yield func(k, v 
 			return err
 		}
 		if flags > elemBucket {
-			return damaged("an element of no known kind: %#x", flags)
+			return Damaged("an element of no known kind: %#x", flags)
 		}
 		if *last != nil && bytes.Compare(*last, key) >= 0 {
-			return damaged("keys out of order")
+			return Damaged("keys out of order")
 		}
 		*last = append((*last)[:0], key...)
 		if err := yield(key, value, flags == elemBucket); err != nil {
@@ -289,7 +290,7 @@ func (s *scanner) leaf(page []byte, count uint16, last *[]byte, yield func(k, v 
 func branchElem(page []byte, i int) (key []byte, child uint64, err error) {
 	at := pageHeader + i*elemHeader
 	if at+elemHeader > len(page) {
-		return nil, 0, damaged("a branch is longer than its page")
+		return nil, 0, Damaged("a branch is longer than its page")
 	}
 	e := page[at:]
 	key, _, err = elemBytes(e, order.Uint32(e), order.Uint32(e[4:]), 0)
@@ -301,7 +302,7 @@ func branchElem(page []byte, i int) (key []byte, child uint64, err error) {
 func leafElem(page []byte, i int) (key, value []byte, flags uint32, err error) {
 	at := pageHeader + i*elemHeader
 	if at+elemHeader > len(page) {
-		return nil, nil, 0, damaged("a leaf is longer than its page")
+		return nil, nil, 0, Damaged("a leaf is longer than its page")
 	}
 	e := page[at:]
 	key, value, err = elemBytes(e, order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:]))
@@ -313,7 +314,7 @@ func leafElem(page []byte, i int) (key, value []byte, flags uint32, err error) {
 func elemBytes(e []byte, pos, keyLen, valueLen uint32) (key, value []byte, err error) {
 	end := uint64(pos) + uint64(keyLen) + uint64(valueLen)
 	if pos < elemHeader || keyLen == 0 || end > uint64(len(e)) {
-		return nil, nil, damaged("an element has no key, or reaches out of its page")
+		return nil, nil, Damaged("an element has no key, or reaches out of its page")
 	}
 	return e[pos : pos+keyLen], e[pos+keyLen : end], nil
 }

@@ -1,0 +1,18 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// platform is what the daemon says it runs on.
+const platform = "darwin"
+
+func defaultDataDir() (string, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("there is no default for the data folder: give one: %w", err)
+	}
+	return filepath.Join(home, ".overlayd"), nil
+}
