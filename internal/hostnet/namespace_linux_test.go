@@ -86,29 +86,3 @@ func TestSysctlsAreReadAndWritten(t *testing.T) {
 		require.NotErrorIs(t, err, unix.EISDIR, "%q", name)
 	}
 }
-
-func TestForwardingKeepsRoutesThatWereAdvertised(t *testing.T) {
-	h := newHost(t)
-	run(t, h.Namespace, "sh", "-ec", "ip link add wan type bridge; ip link add lan.1 type bridge; ip link add quiet type bridge; sysctl -qw net.ipv6.conf.quiet.accept_ra=0")
-	forwarding := func() (all []hostnet.Sysctl) {
-		h.Do(func() {
-			var err error
-			all, err = hostnet.ForwardingSysctls()
-			require.NoError(t, err)
-		})
-		return all
-	}
-	all := forwarding()
-	require.Equal(t, []hostnet.Sysctl{
-		{Name: "net.ipv6.conf.lan/1.accept_ra", Value: "2"},
-		{Name: "net.ipv6.conf.wan.accept_ra", Value: "2"},
-		{Name: "net.ipv4.ip_forward", Value: "1"},
-		{Name: "net.ipv6.conf.all.forwarding", Value: "1"},
-	}, all)
-	h.Do(func() {
-		for _, s := range all {
-			require.NoError(t, hostnet.WriteSysctl(s.Name, s.Value))
-		}
-	})
-	require.Empty(t, forwarding(), "twice")
-}
