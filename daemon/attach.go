@@ -67,13 +67,13 @@ func (d *Daemon) attachProcess(ctx context.Context, pid uint32, r wire.AttachCon
 	if d.host == nil {
 		return nil, d.rootless()
 	}
-	g, leave := d.joins(r.JoinGlobal)
-	defer leave()
 	s, release, err := d.service(r.Service)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	g, leave := d.joins(r.JoinGlobal)
+	defer leave()
 	ns, err := d.namespaceOf(pid)
 	if err != nil {
 		return nil, err
@@ -149,6 +149,10 @@ func (d *Daemon) namespaceOf(pid uint32) (*hostnet.Namespace, error) {
 	if pid == 0 {
 		return nil, invalid(field, "0 is no process: send the PID of one in the container")
 	}
+	host := invalid(field, "process %d has the network of the host or of the daemon, which is never a container: send the PID of one with a network namespace of its own", pid)
+	if pid == 1 { // the host's, even if we may not look
+		return nil, host
+	}
 	ns, err := hostnet.ProcessNamespace(pid)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -160,7 +164,7 @@ func (d *Daemon) namespaceOf(pid uint32) (*hostnet.Namespace, error) {
 	}
 	if slices.Contains(d.attachments.own, ns.ID()) {
 		ns.Close()
-		return nil, invalid(field, "process %d has the network of the host or of the daemon, which is never a container: send the PID of one with a network namespace of its own", pid)
+		return nil, host
 	}
 	return ns, nil
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -43,6 +42,10 @@ func newAttachBed(t *testing.T) *attachBed {
 func newBareAttachBed(t *testing.T) *attachBed {
 	t.Helper()
 	b := &attachBed{t: t, host: testnet.NewNamespace(t), dir: t.TempDir()}
+	for _, forward := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1"} {
+		out, err := b.host.Command("sysctl", "-qw", forward).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
 	b.start()
 	t.Cleanup(func() {
 		b.stop()
@@ -135,10 +138,10 @@ func (x *box) run(t *testing.T) uint32 {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	want, err := os.Readlink(x.ns.Path())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { // nsenter takes a moment
+	soon(t, func() bool { // nsenter takes a moment
 		is, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
 		return err == nil && is == want
-	}, 10*time.Second, time.Millisecond)
+	})
 	return uint32(cmd.Process.Pid)
 }
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/overlayd/overlayd/daemon/wire"
@@ -47,9 +46,6 @@ func TestAttachVictim(t *testing.T) {
 	require.NoError(t, err)
 	_, err = d.handle(context.Background(), victimRequest(words[2], words[3:]))
 	require.NoError(t, err)
-	if words[2] == "churn" {
-		churn(t, d, words[3:])
-	}
 	require.NoError(t, d.Close())
 }
 
@@ -248,78 +244,6 @@ func TestALinkThatHadNoAliasYetIsRemoved(t *testing.T) {
 	require.Equal(t, []string{"ovl-foreign00-s"}, b.cableNames(), "what is not ours stays")
 	require.Equal(t, []string{"other"}, links(t, x.ns))
 	b.attach(x)
-}
-
-// TestKilledWhileFiftyAttachNothingIsLostOrDoubled kills a daemon in the midst of 50
-// attaches and detaches at once, over and over.
-func TestKilledWhileFiftyAttachNothingIsLostOrDoubled(t *testing.T) {
-	kills := 10
-	if testing.Short() {
-		kills = 3
-	}
-	b := newAttachBed(t)
-	b.setup(wire.SetupServiceOverlay{Service: "large", Subnet: "10.200.64.0/24"})
-	old := newBox(t)
-	b.attach(old)
-	untouched := ipJSON(t, old.ns, "link", "show")
-	boxes := make([]*box, 50)
-	args := make([]any, 0, len(boxes)+1)
-	for i := range boxes {
-		boxes[i] = newBox(t)
-		args = append(args, boxes[i].pid)
-	}
-	for kill := range kills {
-		after := 5 + 37*kill%180 // steps
-		b.kill("churn", "churn", append([]any{after}, args...)...)
-		b.start()
-		require.Equal(t, untouched, ipJSON(t, old.ns, "link", "show"))
-		attached := []*box{old}
-		for _, x := range boxes {
-			ns, err := b.d.namespaceOf(x.pid)
-			require.NoError(t, err)
-			if b.d.attachments.known(container{namespace: ns.ID().Inode}) != nil {
-				attached = append(attached, x)
-			} else {
-				require.Empty(t, links(t, x.ns))
-			}
-			require.NoError(t, ns.Close())
-		}
-		b.agree(attached...)
-	}
-	require.NoError(t, b.d.detachAll(context.Background(), "", "test"))
-	b.isEmpty()
-}
-
-// churn attaches and detaches containers until it has gone through so many steps.
-func churn(t *testing.T, d *Daemon, args []string) {
-	left, err := strconv.Atoi(args[0])
-	require.NoError(t, err)
-	var mu sync.Mutex
-	kill := failpoint
-	failpoint = func(string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if left--; left < 0 {
-			kill("churn")
-		}
-	}
-	var wg sync.WaitGroup
-	for _, arg := range args[1:] {
-		wg.Go(func() {
-			for range 20 {
-				attach := victimRequest("attach", []string{arg}).(wire.AttachContainer)
-				attach.Service = "large"
-				if _, err := d.attach(context.Background(), attach); err != nil {
-					t.Error(err)
-				}
-				if err := d.detach(context.Background(), victimRequest("detach", []string{arg}).(wire.DetachContainer)); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	t.Error("not killed")
 }
 
 // leaseLabel is a label of a container's lease. The daemon does not run.

@@ -77,6 +77,21 @@ func TestAContainerIsOnTheOverlay(t *testing.T) {
 	require.Empty(t, links(t, x.ns))
 }
 
+// TestServicesReachEachOther is of containers that joined the node's own network, and
+// so answer on another way than they are asked, on a host that looks at the source
+// of what it forwards (RFC 3704 section 2.2).
+func TestServicesReachEachOther(t *testing.T) {
+	b := newAttachBed(t)
+	b.setup(wire.SetupServiceOverlay{Service: "api"})
+	x, y := newBox(t), newBox(t)
+	b.attach(x)
+	r := y.request()
+	r.Service = "api"
+	for _, p := range b.setup(r).(wire.Attached).Addresses {
+		x.pings(t, p.Addr())
+	}
+}
+
 func TestTheSameAttachAgainIsTheSameAttachment(t *testing.T) {
 	b := newAttachBed(t)
 	x := newBox(t)
@@ -156,14 +171,10 @@ func TestWhatIsNoContainerIsRefused(t *testing.T) {
 	zombie := exec.Command("true")
 	require.NoError(t, zombie.Start())
 	defer zombie.Wait()
-	require.Eventually(t, func() bool {
+	soon(t, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", zombie.Process.Pid))
 		return err == nil && strings.Contains(string(stat), ") Z ")
-	}, 10*time.Second, time.Millisecond)
-	inHost := b.host.Command("sleep", "infinity")
-	require.NoError(t, inHost.Start())
-	defer func() { inHost.Process.Kill(); inHost.Wait() }()
-
+	})
 	pid := func(n int) wire.AttachContainer {
 		return wire.AttachContainer{Handle: wire.LinuxPID{PID: uint32(n)}, Service: "web"}
 	}
@@ -183,10 +194,9 @@ func TestWhatIsNoContainerIsRefused(t *testing.T) {
 		"a zombie":               {pid(zombie.Process.Pid), wire.NotFound, "handle.pid", "ended"},
 		"a PID out of range":     {pid(1<<32 - 1), wire.NotFound, "handle.pid", "no process"},
 		"the first process":      {pid(1), wire.InvalidRequest, "handle.pid", "never a container"},
-		"the daemon":             {pid(os.Getpid()), wire.InvalidRequest, "handle.pid", "never a container"},
 		"a Windows container":    {with(func(r *wire.AttachContainer) { r.Handle = wire.WindowsContainer{ContainerID: "c"} }), wire.Unsupported, "handle.platform", "Windows"},
 		"nothing":                {with(func(r *wire.AttachContainer) { r.Handle = nil }), wire.InvalidRequest, "handle", ""},
-		"an unknown service":     {with(func(r *wire.AttachContainer) { r.Service = "nope" }), wire.NotFound, "", `service "nope" is not set up: send setup_service_overlay first`},
+		"an unknown service":     {with(func(r *wire.AttachContainer) { r.Service = "nope" }), wire.NotFound, "service", `service "nope" is not set up: send setup_service_overlay first`},
 		"no service":             {with(func(r *wire.AttachContainer) { r.Service = "" }), "", "", ""},
 		"a huge service":         {with(func(r *wire.AttachContainer) { r.Service = strings.Repeat("x", 1<<20) }), "", "", ""},
 		"a key of no guest":      {with(func(r *wire.AttachContainer) { r.PublicKey = "AAAA" }), wire.InvalidRequest, "public_key", "guest"},
@@ -221,16 +231,10 @@ func TestTheProcessesOfTheDaemonsOwnNamespaceAreNoContainer(t *testing.T) {
 	x := &box{ns: b.host, pid: uint32(cmd.Process.Pid)}
 	want, err := os.Readlink(b.host.Path())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
+	soon(t, func() bool {
 		is, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", x.pid))
 		return err == nil && is == want
-	}, 10*time.Second, time.Millisecond)
-	// A daemon in a process of its own is in its host's namespace; this one is asked
-	// to know so.
-	ns, err := b.d.namespaceOf(x.pid)
-	require.NoError(t, err)
-	b.d.attachments.own = append(b.d.attachments.own, ns.ID())
-	require.NoError(t, ns.Close())
+	})
 	_, err = b.call(x.request())
 	require.ErrorIs(t, err, wire.InvalidRequest)
 	require.ErrorContains(t, err, "handle.pid")
@@ -381,14 +385,14 @@ func TestAFailureHalfWayLeavesNothing(t *testing.T) {
 		says  string
 	}{
 		"an interface in eth0's way": {"attach.lease:before",
-			func(b *attachBed, x *box) { ip(x, "link", "add", "eth0", "type", "dummy") },
+			func(b *attachBed, x *box) { ip(x, "link", "add", "eth0", "type", "bridge") },
 			func(b *attachBed, x *box) { ip(x, "link", "del", "eth0") }, wire.Conflict, "eth0"},
 		"an interface in eth1's way": {"attach.eth0:after",
-			func(b *attachBed, x *box) { ip(x, "link", "add", "eth1", "type", "dummy") },
+			func(b *attachBed, x *box) { ip(x, "link", "add", "eth1", "type", "bridge") },
 			func(b *attachBed, x *box) { ip(x, "link", "del", "eth1") }, wire.Conflict, "eth1"},
 		"a default route in the way": {"attach.lease:after",
 			func(b *attachBed, x *box) {
-				ip(x, "link", "add", "other", "type", "dummy")
+				ip(x, "link", "add", "other", "type", "bridge")
 				ip(x, "link", "set", "other", "up")
 				ip(x, "route", "add", "default", "dev", "other")
 			},
@@ -464,7 +468,7 @@ func TestAJoinWaitsForTheNodesOwnOverlay(t *testing.T) {
 	global := wire.SetupGlobalOverlay{Deployment: "t", InstanceID: "1", ClusterCIDR: "10.200.0.0/16", SliceCIDR: "10.200.1.0/24", WGPort: 51820}
 	b.setup(global)
 	joined := func() bool { return b.d.attachments.records()[0].GlobalLink != "" }
-	require.Eventually(t, joined, 10*time.Second, 10*time.Millisecond)
+	soon(t, joined)
 	b.agree(x)
 	again := b.attach(x)
 	require.True(t, again.GlobalIP.IsValid())
@@ -475,7 +479,7 @@ func TestAJoinWaitsForTheNodesOwnOverlay(t *testing.T) {
 	require.Equal(t, []string{"eth0"}, links(t, x.ns))
 	b.agree(x)
 	b.setup(global)
-	require.Eventually(t, joined, 10*time.Second, 10*time.Millisecond)
+	soon(t, joined)
 	b.agree(x)
 	x.pings(t, first(b.d.global.load().Addrs))
 }

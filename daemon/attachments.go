@@ -20,7 +20,7 @@ const maxAttachments = 16384
 // attachments is the owner of all attachments: of which there are. What each one
 // is belongs to whoever has claimed it.
 //
-// Who wants the node's own overlay to stay, or a service, asks for that before it
+// Who wants a service to stay, or the node's own overlay, asks for that before it
 // claims an attachment, and in this order.
 type attachments struct {
 	mu    sync.RWMutex // never held while anything is waited for

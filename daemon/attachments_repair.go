@@ -55,7 +55,7 @@ func (d *Daemon) knowOwn() error {
 	if err != nil {
 		return err
 	}
-	d.attachments.own = []hostnet.NamespaceID{own}
+	d.attachments.own = []hostnet.NamespaceID{own, d.host.Namespace()}
 	host, err := hostnet.HostNamespace()
 	switch {
 	case err == nil:

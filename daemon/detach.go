@@ -147,7 +147,13 @@ func (d *Daemon) disconnect(a *state.Attachment) error {
 	if a.Guest != "" {
 		return d.disconnectGuest(a)
 	}
-	return errors.Join(d.unplug(a.GlobalLink), d.unplug(a.Link))
+	// At once, as the kernel takes its time over each.
+	var wg sync.WaitGroup
+	var eth0, eth1 error
+	wg.Go(func() { eth1 = d.unplug(a.GlobalLink) })
+	eth0 = d.unplug(a.Link)
+	wg.Wait()
+	return errors.Join(eth0, eth1)
 }
 
 // leave takes a container off the node's own network, if it is on it.

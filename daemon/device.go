@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -142,55 +141,6 @@ func (v *device) close() error {
 	return err
 }
 
-// setGuest makes a guest on this host a peer, with routes to it, besides those
-// that clients set; setPeers leaves it alone. Its key must not be another peer's.
-func (v *device) setGuest(ctx context.Context, key overlay.PublicKey, addrs []netip.Addr) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.closed {
-		return errDeviceClosed
-	}
-	if _, taken := v.set[key]; taken {
-		return invalid("public_key", "%v is the key of a peer: a guest needs one of its own", key)
-	}
-	p := overlay.Peer{PublicKey: key}
-	for _, a := range addrs {
-		p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(a, a.BitLen()))
-	}
-	was, there := v.guests[key]
-	if err := v.node().SetPeer(ctx, p); err != nil {
-		return v.refused(err, "")
-	}
-	err := v.d.reroute(detour{device: v, from: was.AllowedIPs, to: p.AllowedIPs})
-	if err != nil {
-		if there {
-			return errors.Join(err, v.node().SetPeer(ctx, was))
-		}
-		return errors.Join(err, v.node().RemovePeer(key))
-	}
-	v.guests[key] = p
-	return nil
-}
-
-// removeGuest undoes setGuest. One that is not there is no error.
-func (v *device) removeGuest(key overlay.PublicKey) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	was, there := v.guests[key]
-	if v.closed || !there {
-		return nil
-	}
-	err := v.node().RemovePeer(key)
-	if errors.Is(err, overlay.ErrUnknownPeer) || errors.Is(err, net.ErrClosed) {
-		err = nil // the node has ended, and the next one will not have it
-	}
-	if err != nil {
-		return err
-	}
-	delete(v.guests, key)
-	return v.d.reroute(detour{device: v, from: was.AllowedIPs})
-}
-
 // peers is a snapshot, in the order of the keys; it never waits.
 func (v *device) peers() []wire.PeerStatus {
 	t := v.now.Load()
@@ -207,7 +157,7 @@ func (v *device) peers() []wire.PeerStatus {
 			TxBytes:    p.TxBytes,
 			Keepalive:  uint64(p.Keepalive / time.Second),
 		}
-		if t.called[p.PublicKey] {
+		if _, called := t.called.Load(p.PublicKey); called {
 			s.Endpoint = ""
 		}
 		if !p.LastHandshake.IsZero() {

@@ -21,11 +21,13 @@ type Error struct {
 	Field string // the path of the request's field at fault; "": none
 	Msg   string // what, which, and what to do
 	Err   error  // why; may be nil
+
+	exact bool // Msg is all there is to say, to the letter of the contract
 }
 
 func (e *Error) Error() string {
 	s := e.Msg
-	if e.Field != "" {
+	if e.Field != "" && !e.exact {
 		s = e.Field + ": " + s
 	}
 	if e.Err != nil {
@@ -137,4 +139,12 @@ func fieldOf(err error) string {
 		}
 	}
 	return ""
+}
+
+// renamed is an error that names a field as another op has it.
+func renamed(err error, fields map[string]string) error {
+	if e, ok := errors.AsType[*Error](err); ok && fields[e.Field] != "" {
+		e.Field = fields[e.Field]
+	}
+	return err
 }

@@ -92,7 +92,7 @@ func (d *Daemon) setupGlobal(ctx context.Context, r wire.SetupGlobalOverlay) (wi
 		return wire.BridgeName{}, err
 	}
 	is := d.global.load()
-	if now.device != nil && (now.Port != is.Port || !slices.Equal(now.Addrs, is.Addrs)) {
+	if now.device == nil || now.Port != is.Port || !slices.Equal(now.Addrs, is.Addrs) {
 		d.renewed(is.device)
 	}
 	return wire.BridgeName{Name: is.device.name}, nil
@@ -124,7 +124,7 @@ func parseGlobal(r wire.SetupGlobalOverlay) (g state.Global, err error) {
 			return g, invalid("slice_cidr", "%v has no room for addresses: its length may be at most %d", s, s.Addr().BitLen()-2)
 		}
 		if !slices.ContainsFunc(cluster, func(c netip.Prefix) bool { return c.Contains(s.Addr()) && c.Bits() < s.Bits() }) {
-			return g, invalid("slice_cidr", "%v is no part of the cluster's %s: give a longer prefix that lies in it", s, join(cluster))
+			return g, invalid("slice_cidr", "%v is no part of cluster_cidr, which is %s: give a longer prefix that lies in it", s, join(cluster))
 		}
 	}
 	if r.WGPort == 0 {
@@ -357,13 +357,8 @@ func (d *Daemon) checkMove(now *globalView, want state.Global) error {
 
 // renewed is called when a device has another tunnel than a moment ago.
 func (d *Daemon) renewed(v *device) {
-	if v.scope != "" {
-		return
-	}
-	if err := d.rejoinGlobal(); err != nil {
-		d.degrade("global", err)
-	} else {
-		d.recovered("global")
+	if v.scope == "" {
+		d.rejoinGlobal()
 	}
 }
 

@@ -35,14 +35,6 @@ func (d *Daemon) attachGuest(ctx context.Context, id string, r wire.AttachContai
 			return nil, invalid("public_key", "%v", err)
 		}
 	}
-	g, leave, err := d.globalOverlay()
-	if errors.Is(err, wire.NotReady) {
-		return nil, failed(wire.NotReady, "guest %q needs the global overlay to be set up: send setup_global_overlay first", id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	// A guest has no interface on the service's bridge, so the service need not be.
 	s, release, err := d.service(r.Service)
 	switch {
@@ -52,6 +44,14 @@ func (d *Daemon) attachGuest(ctx context.Context, id string, r wire.AttachContai
 		return nil, err
 	}
 	defer release()
+	g, leave, err := d.globalOverlay()
+	if errors.Is(err, wire.NotReady) {
+		return nil, failed(wire.NotReady, "guest %q needs the global overlay to be set up: send setup_global_overlay first", id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	at, err := d.attachments.claim(ctx, container{guest: id})
 	if err != nil {
 		return nil, because(err, "attach guest %q", id)

@@ -88,6 +88,7 @@ func (d *Daemon) keep() error {
 // linksChanged has the containers looked at whose cables were removed, or taken off
 // their bridge.
 func (d *Daemon) linksChanged(events []hostnet.LinkEvent) {
+	d.bridgesChanged(events)
 	t := &d.attachments
 	var at []container
 	t.mu.RLock()
@@ -200,8 +201,6 @@ func (d *Daemon) lookAtOne(c container) error {
 	if d.host == nil {
 		return because(d.rootless(), "%s was attached in mode tun", title(a))
 	}
-	g, leave := d.joins(a.JoinGlobal)
-	defer leave()
 	s, release, err := d.service(a.Service)
 	if errors.Is(err, wire.NotFound) {
 		return nil // who tears it down detaches too
@@ -210,6 +209,8 @@ func (d *Daemon) lookAtOne(c container) error {
 		return because(err, "keep %s attached", title(a))
 	}
 	defer release()
+	g, leave := d.joins(a.JoinGlobal)
+	defer leave()
 	at, err := d.attachments.claim(d.ctx, c)
 	if err != nil {
 		return err
@@ -360,12 +361,13 @@ func (d *Daemon) join(at *attachment, to ends) error {
 // rejoinGlobal is called when the node's own overlay was set up, or its device made
 // anew, so that its address and all routes that prefer it were gone for a moment,
 // or when its address is another one: what leads to containers that are to join is
-// soon whole again. It never waits.
-func (d *Daemon) rejoinGlobal() error {
+// made whole again. What cannot be is tried again later.
+func (d *Daemon) rejoinGlobal() {
+	var waiting []container
 	for _, a := range d.attachments.records() {
 		if a.JoinGlobal || a.Guest != "" {
-			d.attachments.keeper.look(containerIn(a))
+			waiting = append(waiting, containerIn(a))
 		}
 	}
-	return nil
+	d.lookAt(waiting)
 }

@@ -19,7 +19,9 @@ import (
 // soon waits for what happens by itself.
 func soon(t *testing.T, what func() bool) {
 	t.Helper()
-	require.Eventually(t, what, 20*time.Second, 5*time.Millisecond)
+	for deadline := time.Now().Add(20 * time.Second); !what(); time.Sleep(2 * time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), "it never happened")
+	}
 }
 
 func (b *attachBed) count() int { return len(b.d.attachments.records()) }
@@ -78,7 +80,7 @@ func TestACableThatWasRemovedIsLaidAnew(t *testing.T) {
 		func() { ipJSON(t, x.ns, "link", "del", "eth0") },
 	} {
 		remove()
-		require.Eventually(t, whole, 20*time.Second, 5*time.Millisecond)
+		soon(t, whole)
 		require.Equal(t, got, b.attach(x))
 		x.pings(t, got.Gateway)
 		b.agree(x)
@@ -296,6 +298,28 @@ func TestFiftyContainersComeAndGo(t *testing.T) {
 	b.isEmpty()
 	soon(t, func() bool { return runtime.NumGoroutine() <= goroutines })
 	soon(t, func() bool { return descriptors() <= fds })
+}
+
+// TestNeighboursKnowWhoHasAnAddressNow gives the address of a container to another.
+func TestNeighboursKnowWhoHasAnAddressNow(t *testing.T) {
+	b := newAttachBed(t)
+	b.setup(wire.SetupServiceOverlay{Service: "small", Subnet: "10.200.40.0/29"})
+	attach := func(x *box) wire.Attached {
+		r := x.request()
+		r.Service = "small"
+		return b.setup(r).(wire.Attached)
+	}
+	asks := newBox(t)
+	attach(asks)
+	known := make(map[netip.Addr]bool)
+	for range 6 { // one more than there are addresses left
+		x := newBox(t)
+		got := attach(x)
+		asks.pings(t, got.IP)
+		known[got.IP] = true
+		b.detach(x)
+	}
+	require.Len(t, known, 4)
 }
 
 // TestManyEndAtOnce has more containers end at once than are looked at at once.

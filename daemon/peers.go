@@ -34,7 +34,7 @@ func (d *Daemon) deviceOf(scope wire.PeerScope) (v *device, release func(), err 
 		err = failed(wire.NotFound, "")
 	}
 	if errors.Is(err, wire.NotFound) {
-		return nil, nil, failed(wire.NotFound, "no dedicated overlay for service %s", s.Service)
+		return nil, nil, &Error{Code: wire.NotFound, Field: "scope.service", Msg: "no dedicated overlay for service " + s.Service, exact: true}
 	}
 	if err != nil {
 		return nil, nil, err
@@ -47,6 +47,10 @@ type edit struct {
 	key      overlay.PublicKey
 	old, new *overlay.Peer // nil: there is none
 }
+
+// ofAllowance are the fields of add_allowed_ip and remove_allowed_ip that are those
+// of a peer.
+var ofAllowance = map[string]string{"public_key": "pubkey", "allowed_ips": "cidr"}
 
 // addPeer adds a peer, or makes the one with its key what is asked for; its session
 // goes on.
@@ -73,7 +77,7 @@ func (d *Daemon) addAllowedIP(ctx context.Context, r wire.AddAllowedIP) error {
 	if err != nil {
 		return err
 	}
-	return d.editPeer(ctx, r.Scope, key, func(old *overlay.Peer) (*overlay.Peer, error) {
+	err = d.editPeer(ctx, r.Scope, key, func(old *overlay.Peer) (*overlay.Peer, error) {
 		if old == nil {
 			return nil, &Error{Code: wire.NotFound, Field: "pubkey", Msg: fmt.Sprintf("there is no peer %v: send add_peer first", key)}
 		}
@@ -86,6 +90,7 @@ func (d *Daemon) addAllowedIP(ctx context.Context, r wire.AddAllowedIP) error {
 		}
 		return &p, nil
 	})
+	return renamed(err, ofAllowance)
 }
 
 // removeAllowedIP takes prefixes from a peer. What it does not have is no error, and
@@ -95,7 +100,7 @@ func (d *Daemon) removeAllowedIP(ctx context.Context, r wire.RemoveAllowedIP) er
 	if err != nil {
 		return err
 	}
-	return d.editPeer(ctx, r.Scope, key, func(old *overlay.Peer) (*overlay.Peer, error) {
+	err = d.editPeer(ctx, r.Scope, key, func(old *overlay.Peer) (*overlay.Peer, error) {
 		if old == nil {
 			return nil, nil
 		}
@@ -103,6 +108,7 @@ func (d *Daemon) removeAllowedIP(ctx context.Context, r wire.RemoveAllowedIP) er
 		p.AllowedIPs = slices.DeleteFunc(slices.Clone(old.AllowedIPs), func(had netip.Prefix) bool { return slices.Contains(less, had) })
 		return &p, nil
 	})
+	return renamed(err, ofAllowance)
 }
 
 func parseAllowance(pubkey, cidr string) (overlay.PublicKey, []netip.Prefix, error) {

@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
@@ -15,7 +16,8 @@ import (
 type Handle struct {
 	netlink    *netlink.Handle
 	namespace  *Namespace
-	knowsRules atomic.Bool // the firewall's are this handle's
+	knowsRules atomic.Bool    // the firewall's are this handle's
+	deleting   sync.WaitGroup // what DeleteLink began
 }
 
 // Open returns a handle on the calling thread's network namespace.
@@ -46,8 +48,12 @@ func (n *Namespace) handle() (*Handle, error) {
 	return h, nil
 }
 
+// Namespace tells which namespace the handle reaches.
+func (h *Handle) Namespace() NamespaceID { return h.namespace.ID() }
+
 // Close releases the handle. What it changed stays.
 func (h *Handle) Close() {
+	h.deleting.Wait()
 	h.netlink.Close()
 	h.namespace.Close()
 }

@@ -15,6 +15,9 @@ func Open() (*Handle, error) { return nil, errors.ErrUnsupported }
 
 func (*Handle) Close() {}
 
+// Namespace tells which namespace the handle reaches.
+func (*Handle) Namespace() NamespaceID { return NamespaceID{} }
+
 func (*Handle) Link(int) (Link, error)             { return Link{}, errors.ErrUnsupported }
 func (*Handle) LinkByName(string) (Link, error)    { return Link{}, errors.ErrUnsupported }
 func (*Handle) Links() ([]Link, error)             { return nil, errors.ErrUnsupported }

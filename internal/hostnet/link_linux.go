@@ -89,15 +89,30 @@ func toLink(l netlink.Link) Link {
 
 // DeleteLink removes a link, of a cable both ends. One that is gone is no error.
 //
-// The kernel waits until no processor can be at work on the link (rcu_barrier), some
-// ten milliseconds, but for many at once about as long. So calls do not wait for each
-// other, nor others for them.
+// When it returns nobody sees the link any more, nor its addresses and routes. The
+// kernel is not done then: it goes on to wait until no processor can be at work on the
+// link (rcu_barrier in netdev_run_todo), some ten milliseconds, for many at once about
+// as long. Calls do not wait for each other, nor others for them; Close does.
 func (h *Handle) DeleteLink(index int) error {
-	err := h.request(unix.RTM_DELLINK, 0, index)
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete link %d: %w", index, err)
+	freed := make(chan error, 1)
+	h.deleting.Go(func() { freed <- h.request(unix.RTM_DELLINK, 0, index) })
+	look := time.NewTicker(200 * time.Microsecond)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-freed:
+			if err != nil && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("delete link %d: %w", index, err)
+			}
+			return nil
+		case <-look.C:
+			// The answer waits for who is at work on links, and so for the removal once
+			// it has begun.
+			if _, err := h.Link(index); errors.Is(err, unix.ENODEV) {
+				return nil
+			}
+		}
 	}
-	return nil
 }
 
 // request sends a request about a link on a socket of its own: what would keep others

@@ -17,7 +17,9 @@ func (h *Handle) SetProxy(index int, addr netip.Addr) error {
 	if addr.Is6() {
 		link, err := h.Link(index)
 		if err == nil {
-			err = h.namespace.do(func() error { return WriteSysctl("net.ipv6.conf."+strings.ReplaceAll(link.Name, ".", "/")+".proxy_ndp", "1") })
+			err = h.namespace.do(func() error {
+				return WriteSysctl("net.ipv6.conf."+strings.ReplaceAll(link.Name, ".", "/")+".proxy_ndp", "1")
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("answer for %v: %w", addr, err)

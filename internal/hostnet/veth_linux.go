@@ -134,9 +134,12 @@ func (c *cable) enter() (*Handle, error) {
 	err := c.Namespace.do(func() (err error) {
 		six := slices.ContainsFunc(c.Addrs, is6)
 		confine(c.Container, six)
+		loosen(c.Container)
+		writeParameter("/proc/sys/net/ipv4/conf/"+c.Container+"/arp_notify", "1") // for announce
 		if six {
 			// Its link-local address need not be probed for either.
 			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/accept_dad", "0")
+			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/ndisc_notify", "1")
 		}
 		container.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
@@ -167,8 +170,41 @@ func (c *cable) setHost(h *Handle) error {
 		}
 	} else if err := h.confine(c.Host, slices.ContainsFunc(c.Addrs, is6)); err != nil {
 		return err
+	} else if err := h.takeAnySource(c.Host, index); err != nil {
+		return err
 	}
 	return h.SetUp(index)
+}
+
+// dummyAddress is for who needs an IPv4 address and has none (RFC 7600 section 4.8).
+var dummyAddress = netip.MustParsePrefix("192.0.0.8/32")
+
+// takeAnySource has the host take from a routed end also what it would send back on
+// another way: a container that is asked through its service's bridge answers on the
+// way to all clusters. The kernel does so only for a link that has an address
+// (no_addr in __fib_validate_source), whichever: this one is of a scope in which it is
+// never picked as a source.
+func (h *Handle) takeAnySource(link string, index int) error {
+	if err := h.namespace.do(func() error { loosen(link); return nil }); err != nil {
+		return err
+	}
+	err := h.netlink.AddrAdd(byIndex(index), &netlink.Addr{
+		IPNet:     ipNet(dummyAddress),
+		Broadcast: net.IPv4zero, // none
+		Scope:     unix.RT_SCOPE_HOST,
+	})
+	if err != nil {
+		return fmt.Errorf("add address %v: %w", dummyAddress, err)
+	}
+	return nil
+}
+
+// loosen has a link of the calling thread's namespace take whatever comes from a
+// source there is a way to (rp_filter 2), also where packets are else taken only from
+// where their answers would go (1; RFC 3704, section 2). Of a link's value and that
+// for all links the kernel takes the higher.
+func loosen(link string) {
+	writeParameter("/proc/sys/net/ipv4/conf/"+link+"/rp_filter", "2")
 }
 
 // loopback is the index of a namespace's own loopback interface (LOOPBACK_IFINDEX of
@@ -269,7 +305,21 @@ func (c *cable) awaitRunning(h, container *Handle) error {
 	if c.Bridge == 0 {
 		return nil
 	}
-	return h.awaitRunning(c.Bridge)
+	if err := h.awaitRunning(c.Bridge); err != nil {
+		return err
+	}
+	return c.announce(container, end.Index)
+}
+
+// announce tells the neighbours on a bridge where the addresses are now (RFC 5227
+// section 3, RFC 4861 section 7.2.6), who may know them from a container that had
+// them before. The kernel does so when a link is given a hardware address, be it the
+// one that it has.
+func (c *cable) announce(container *Handle, index int) error {
+	if err := container.netlink.LinkSetHardwareAddr(byIndex(index), c.containerMAC); err != nil {
+		return fmt.Errorf("announce the addresses: %w", err)
+	}
+	return nil
 }
 
 // addNeighbour writes down the hardware address that an address on a link has.
