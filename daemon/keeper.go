@@ -359,13 +359,16 @@ func (d *Daemon) join(at *attachment, to ends) error {
 
 // rejoinGlobal is called when the node's own overlay was set up, or its device made
 // anew, so that its address and all routes that prefer it were gone for a moment,
-// or when its address is another one: what leads to containers that are to join is
-// soon whole again. It never waits.
+// or when its address is another one. When it returns, what leads to containers that
+// are to join is whole; which could not be made so status says, and they are looked
+// at again.
 func (d *Daemon) rejoinGlobal() error {
+	var joined []container
 	for _, a := range d.attachments.records() {
 		if a.JoinGlobal || a.Guest != "" {
-			d.attachments.keeper.look(containerIn(a))
+			joined = append(joined, containerIn(a))
 		}
 	}
+	d.lookAt(joined)
 	return nil
 }
