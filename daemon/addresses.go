@@ -71,6 +71,7 @@ func (d *Daemon) releaseIP(_ context.Context, r wire.ReleaseIP) error {
 		return because(err, "%v was not released", a)
 	}
 	d.leasesChanged(l.Pool)
+	d.dropPorts(l)
 	return nil
 }
 

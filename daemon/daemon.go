@@ -41,6 +41,7 @@ type Daemon struct {
 	plan        plan
 	routes      routes
 	resolver    *resolver
+	roaming     roaming
 	shortage    shortage
 	global      global
 	services    services
@@ -56,6 +57,8 @@ type Daemon struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
+
+	bridgeGone chan struct{} // full when bridges are to be looked at
 
 	asked   chan struct{} // closed when a client asked for the end
 	closing sync.Once
@@ -77,6 +80,8 @@ func New(c Config) (*Daemon, error) {
 		started:  time.Now(),
 		resolver: newResolver(),
 		asked:    make(chan struct{}),
+
+		bridgeGone: make(chan struct{}, 1),
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.server = server.New(server.Config{
@@ -122,6 +127,7 @@ func (d *Daemon) open() error {
 	if err := d.openLeases(); err != nil {
 		return err
 	}
+	d.roaming.load(d.config.DataDir)
 	if err := d.chooseMode(recorded); err != nil {
 		return err
 	}
@@ -157,7 +163,7 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 				return fmt.Errorf("the host does not say which boot it runs: %w", err)
 			}
 		case d.config.Mode == ModeTUN:
-			return fmt.Errorf("mode %s: %w; in mode %s the node does without", ModeTUN, err, ModeRootless)
+			return fmt.Errorf("mode %s: %w; mode %s can do without, but reaches no containers", ModeTUN, err, ModeRootless)
 		default:
 			d.noTUN = err.Error()
 			d.log.Warn("there is no TUN device, so the node is rootless", "err", err)
@@ -172,6 +178,17 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 			d.config.DataDir, ModeRootless, why)
 	}
 	return nil
+}
+
+// Mode is ModeTUN or ModeRootless, and why it is that.
+func (d *Daemon) Mode() (m Mode, why string) {
+	switch {
+	case d.config.Mode != ModeAuto:
+		return d.mode, fmt.Sprintf("mode %s was asked for", d.config.Mode)
+	case d.noTUN != "":
+		return d.mode, d.noTUN
+	}
+	return d.mode, "the system gives a TUN device"
 }
 
 // tryTUN makes sure that a TUN device can be had, by having one for a moment.
@@ -234,12 +251,14 @@ func (d *Daemon) Close() error {
 			}
 		}
 		d.closeNames()
+		d.running.Wait()
+		// Devices last, as until then they carry what goes on between containers.
 		if d.global.load() != nil {
+			d.saveRoaming()
 			for _, v := range d.devices() {
-				errs = append(errs, v.close())
+				errs = append(errs, v.node().Close())
 			}
 		}
-		d.running.Wait()
 		if d.host != nil {
 			d.host.Close()
 		}

@@ -157,7 +157,7 @@ func (v *device) peers() []wire.PeerStatus {
 			TxBytes:    p.TxBytes,
 			Keepalive:  uint64(p.Keepalive / time.Second),
 		}
-		if t.called[p.PublicKey] {
+		if _, called := t.called.Load(p.PublicKey); called {
 			s.Endpoint = ""
 		}
 		if !p.LastHandshake.IsZero() {

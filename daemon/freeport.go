@@ -10,12 +10,22 @@ import (
 	"syscall"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/internal/hostnet"
 )
 
 // freeTries is how many ports the system is asked for. Of its 28,232 (Linux's
 // default ip_local_port_range) at most maxPorts are published, so that one try in
 // two finds a free one at the worst.
 const freeTries = 128
+
+// picked reports whether a port is one of those that the system gives out.
+func picked(port uint16) bool {
+	first, last := uint16(32768), uint16(60999) // Linux's, unless it says otherwise
+	if text, err := hostnet.ReadSysctl("net.ipv4.ip_local_port_range"); err == nil {
+		fmt.Sscan(text, &first, &last)
+	}
+	return first <= port && port <= last
+}
 
 // claimFree puts a free port of the host in the table, one of those that the
 // system gives to whoever does not care.
@@ -24,6 +34,9 @@ func (p *ports) claimFree(at hostPort, to netip.AddrPort) (hostPort, error) {
 	defer func() { closeAll(held) }()
 	for range freeTries {
 		socket, port, err := listenPort(at, to.Addr())
+		if errors.Is(err, syscall.EADDRINUSE) {
+			break // the system has none left
+		}
 		if err != nil {
 			return at, cannotListen(at, err)
 		}
@@ -38,7 +51,7 @@ func (p *ports) claimFree(at hostPort, to netip.AddrPort) (hostPort, error) {
 		}
 	}
 	return at, &Error{Code: wire.Exhausted, Field: "host_port",
-		Msg: fmt.Sprintf("free %s ports of the host are exhausted: of those the system gives out, %d tried were all published", at.proto, freeTries)}
+		Msg: fmt.Sprintf("the host's free ports for %s are exhausted: those that the system gives out (net.ipv4.ip_local_port_range) are all in use or published", at.proto)}
 }
 
 // portFree reports as an error that another program of the host has a port: it

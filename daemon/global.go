@@ -357,13 +357,8 @@ func (d *Daemon) checkMove(now *globalView, want state.Global) error {
 
 // renewed is called when a device has another tunnel than a moment ago.
 func (d *Daemon) renewed(v *device) {
-	if v.scope != "" {
-		return
-	}
-	if err := d.rejoinGlobal(); err != nil {
-		d.degrade("global", err)
-	} else {
-		d.recovered("global")
+	if v.scope == "" {
+		d.rejoinGlobal()
 	}
 }
 

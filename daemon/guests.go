@@ -34,6 +34,9 @@ func (v *device) setGuest(ctx context.Context, key overlay.PublicKey, addrs []ne
 	way := detour{device: v, from: was.AllowedIPs, to: p.AllowedIPs}
 	var s steps
 	err := s.do("guest.node", func() error {
+		if last := v.d.roaming.take(v.scope, key); !there && last.IsValid() {
+			return v.welcome(ctx, p, last)
+		}
 		if err := v.node().SetPeer(ctx, p); err != nil {
 			return v.refused(err, "")
 		}
@@ -49,6 +52,22 @@ func (v *device) setGuest(ctx context.Context, key overlay.PublicKey, addrs []ne
 		return s.rollback(err)
 	}
 	v.guests[key] = p
+	return nil
+}
+
+// welcome takes a guest in that was there before the daemon was started anew, at the
+// address it called from.
+func (v *device) welcome(ctx context.Context, p overlay.Peer, last netip.AddrPort) error {
+	t := v.now.Load()
+	p.Endpoint = last.String()
+	t.called.Store(p.PublicKey, true)
+	err := t.node.SetPeer(ctx, p)
+	if err == nil {
+		err = t.nudge(ctx, p)
+	}
+	if err != nil {
+		return v.refused(err, "")
+	}
 	return nil
 }
 

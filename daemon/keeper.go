@@ -88,6 +88,7 @@ func (d *Daemon) keep() error {
 // linksChanged has the containers looked at whose cables were removed, or taken off
 // their bridge.
 func (d *Daemon) linksChanged(events []hostnet.LinkEvent) {
+	d.bridgesChanged(events)
 	t := &d.attachments
 	var at []container
 	t.mu.RLock()
@@ -360,15 +361,15 @@ func (d *Daemon) join(at *attachment, to ends) error {
 // rejoinGlobal is called when the node's own overlay was set up, or its device made
 // anew, so that its address and all routes that prefer it were gone for a moment,
 // or when its address is another one. When it returns, what leads to containers that
-// are to join is whole; which could not be made so status says, and they are looked
-// at again.
-func (d *Daemon) rejoinGlobal() error {
-	var joined []container
+// are to join is whole. What cannot be made so is in the status, and tried again.
+func (d *Daemon) rejoinGlobal() {
+	var waiting []container
 	for _, a := range d.attachments.records() {
 		if a.JoinGlobal || a.Guest != "" {
-			joined = append(joined, containerIn(a))
+			waiting = append(waiting, containerIn(a))
 		}
 	}
-	d.lookAt(joined)
-	return nil
+	if len(waiting) > 0 {
+		d.lookAt(waiting)
+	}
 }

@@ -100,21 +100,16 @@ type monitor struct {
 	tickMu   sync.Mutex                      // protects tick
 }
 
-const (
-	// monitorEvery is how often peers are looked at. Where there are so many that a
-	// look takes more than a hundredth of that, it is as much rarer.
-	monitorEvery = time.Second
-
-	// lookFirewall is how many looks at peers go by for one at the rules.
-	lookFirewall = 5
-)
+// monitorEvery is how often it looks. Where there are so many peers that a look
+// takes more than a hundredth of that, it is as much rarer.
+const monitorEvery = time.Second
 
 // runMonitor looks until ctx ends. It begins when everything else is there.
 func (d *Daemon) runMonitor(ctx context.Context) {
 	var w ward
 	timer := time.NewTimer(monitorEvery)
 	defer timer.Stop()
-	for look := 1; ; look++ {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -123,10 +118,8 @@ func (d *Daemon) runMonitor(ctx context.Context) {
 		began := time.Now()
 		d.lookAtPeers(&w, began)
 		d.followNames()
-		if look%lookFirewall == 0 {
-			d.checkFirewall()
-			d.sweepPorts()
-		}
+		d.checkFirewall()
+		d.sweepPorts()
 		timer.Reset(max(monitorEvery, 100*time.Since(began)))
 	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 )
@@ -26,7 +27,12 @@ func (d *Daemon) handle(ctx context.Context, req wire.Request) (wire.Response, e
 	case wire.ReleaseIP:
 		return done(d.releaseIP(ctx, r))
 	case wire.AttachContainer:
-		return d.attach(ctx, r)
+		began := time.Now()
+		attached, err := d.attach(ctx, r)
+		if err == nil {
+			d.meter.attached(time.Since(began))
+		}
+		return attached, err
 	case wire.DetachContainer:
 		return done(d.detach(ctx, r))
 	case wire.AddPeer:

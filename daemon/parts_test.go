@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/testnet"
 	"github.com/overlayd/overlayd/ipam"
+	"github.com/overlayd/overlayd/overlay"
 	"github.com/stretchr/testify/require"
 )
 
@@ -87,4 +89,15 @@ func (l *told) take() []wire.Event {
 	events := l.events
 	l.events = nil
 	return events
+}
+
+// addTestPeer gives the node's device a peer, whose key begins with n.
+func addTestPeer(t testing.TB, d *Daemon, n byte, endpoint string, allowed ...string) overlay.PublicKey {
+	t.Helper()
+	p := overlay.Peer{PublicKey: overlay.PublicKey{n}, Endpoint: endpoint}
+	for _, a := range allowed {
+		p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(a))
+	}
+	require.NoError(t, d.global.load().device.node().SetPeer(context.Background(), p))
+	return p.PublicKey
 }

@@ -84,8 +84,8 @@ func allocate(tx *ipam.Tx, o ipam.Owner, pools []netip.Prefix) (addrs []netip.Pr
 // release returns an attachment's addresses but those to keep.
 func (d *Daemon) release(a *state.Attachment, keep []netip.Prefix) error {
 	var pools []netip.Prefix
+	var gone []ipam.Lease
 	err := d.leases.Update(func(tx *ipam.Tx) error {
-		var gone []ipam.Lease
 		for _, l := range tx.Owned(lessee(a)) {
 			if !slices.ContainsFunc(keep, func(p netip.Prefix) bool { return p.Addr() == l.Addr }) {
 				gone, pools = append(gone, l), append(pools, l.Pool)
@@ -97,6 +97,7 @@ func (d *Daemon) release(a *state.Attachment, keep []netip.Prefix) error {
 		return because(err, "release the addresses")
 	}
 	d.leasesChanged(pools...)
+	d.dropPorts(gone...)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/overlayd/overlayd/daemon/internal/state"
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/hostnet"
+	"github.com/overlayd/overlayd/ipam"
 )
 
 // maxPorts bounds how many ports are published.
@@ -196,14 +197,9 @@ func (d *Daemon) checkPublish(r *wire.PublishPort) error {
 // was published in just this way before.
 func (d *Daemon) claimPort(at hostPort, to netip.AddrPort) (_ hostPort, there bool, err error) {
 	p := &d.ports
-	p.mu.RLock()
-	for _, had := range p.byAddr[to.Addr()] {
-		if p.table[had] == to && had.proto == at.proto && had.ip == at.ip && (had.port == at.port || at.port == 0) {
-			p.mu.RUnlock()
-			return had, true, nil
-		}
+	if had, there := p.same(at, to); there {
+		return had, true, nil
 	}
-	p.mu.RUnlock()
 	if at.port == 0 {
 		at, err = p.claimFree(at, to)
 		return at, false, err
@@ -218,6 +214,19 @@ func (d *Daemon) claimPort(at hostPort, to netip.AddrPort) (_ hostPort, there bo
 		return at, false, err
 	}
 	return at, false, nil
+}
+
+// same finds a publication that is just the one that is asked for. One of any port is
+// one that was picked, by its number, so that who asks twice gets one.
+func (p *ports) same(at hostPort, to netip.AddrPort) (hostPort, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, had := range p.byAddr[to.Addr()] {
+		if p.table[had] == to && had.proto == at.proto && had.ip == at.ip && (had.port == at.port || at.port == 0 && picked(had.port)) {
+			return had, true
+		}
+	}
+	return hostPort{}, false
 }
 
 // claim puts a port in the table if there is room for it.
@@ -269,24 +278,26 @@ func (d *Daemon) unpublishPort(ctx context.Context, r wire.UnpublishPort) error 
 	return d.dropThese([]hostPort{at}, func(is netip.AddrPort) bool { return is == to })
 }
 
-// dropPorts unpublishes the ports that lead to addresses whose containers are
-// gone. It is called when their leases have been released, so that none is
-// published after it.
-func (d *Daemon) dropPorts(addrs ...netip.Addr) error {
-	p := &d.ports
-	var failed error
-	for _, a := range addrs {
-		writer := p.writer(a)
-		writer.Lock()
-		p.mu.RLock()
-		those := slices.Clone(p.byAddr[a])
-		p.mu.RUnlock()
-		if len(those) > 0 {
-			failed = errors.Join(failed, d.dropThese(those, func(to netip.AddrPort) bool { return to.Addr() == a }))
+// dropPorts unpublishes the ports that lead to addresses whose leases have just been
+// released: not before, so that none is published after it. Those it cannot drop
+// degrade "ports", and are tried again.
+func (d *Daemon) dropPorts(released ...ipam.Lease) {
+	for _, l := range released {
+		if err := d.dropPortsOf(l.Addr); err != nil {
+			d.degrade(partPorts, err)
 		}
-		writer.Unlock()
 	}
-	return failed
+}
+
+func (d *Daemon) dropPortsOf(a netip.Addr) error {
+	p := &d.ports
+	writer := p.writer(a)
+	writer.Lock()
+	defer writer.Unlock()
+	p.mu.RLock()
+	those := slices.Clone(p.byAddr[a])
+	p.mu.RUnlock()
+	return d.dropThese(those, func(to netip.AddrPort) bool { return to.Addr() == a })
 }
 
 // sweepPorts drops the ports whose containers are gone: dropPorts may have failed.
@@ -300,11 +311,12 @@ func (d *Daemon) sweepPorts() {
 		}
 	}
 	p.mu.RUnlock()
-	if len(gone) == 0 {
-		return
+	var failed error
+	for _, a := range gone {
+		failed = errors.Join(failed, d.dropPortsOf(a))
 	}
-	if err := d.dropPorts(gone...); err != nil {
-		d.degrade(partPorts, err)
+	if failed != nil {
+		d.degrade(partPorts, failed)
 		return
 	}
 	d.recovered(partPorts)

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/internal/state"
@@ -56,6 +55,7 @@ func (d *Daemon) repair(recorded state.State) error {
 		return err
 	}
 	d.openFirewall()
+	d.running.Go(d.upkeep)
 	d.running.Go(func() { d.runMonitor(d.ctx) })
 	return nil
 }
@@ -365,10 +365,15 @@ func (d *Daemon) mendBridges() {
 	for _, l := range links {
 		there[l.Name] = l
 	}
+	mended := false
 	for _, s := range d.allServices() {
 		if l := there[s.Bridge]; s.bridge.Index == 0 || l.Index != s.bridge.Index || !l.Up || l.MTU != s.bridge.MTU {
 			d.mendBridge(s.Name)
+			mended = true
 		}
+	}
+	if mended {
+		d.lookForDamage() // containers are to be plugged into the new ones
 	}
 }
 
@@ -403,25 +408,40 @@ func (d *Daemon) mendBridge(name string) {
 	d.recovered(partService(name))
 }
 
-// bridgeEvery is how often bridges are looked at, besides when one is known to be
-// gone.
-const bridgeEvery = 5 * time.Second
+// upkeepEvery is how often bridges are looked at when no news came of one that is
+// gone, and roamEvery how often it is written down where peers are.
+const (
+	upkeepEvery = 5 * time.Second
+	roamEvery   = 6 // times upkeepEvery
+)
 
-// keepBridges looks after bridges until the daemon ends.
-func (d *Daemon) keepBridges() {
-	tick := time.NewTicker(bridgeEvery)
+// upkeep looks after what changes by itself or by others, until the daemon ends.
+func (d *Daemon) upkeep() {
+	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-d.ctx.Done():
 			return
+		case <-d.bridgeGone:
 		case <-tick.C:
-			d.mendBridges()
+			if n%roamEvery == 0 {
+				d.saveRoaming()
+			}
 		}
+		d.mendBridges()
 	}
 }
 
-// bridgeGone reports whether a link that is gone was a bridge of ours.
-func (d *Daemon) bridgeGone(e hostnet.LinkEvent) bool {
-	return e.Gone && strings.HasPrefix(e.Link.Alias, d.alias(kindBridge, ""))
+// bridgesChanged is told of changes of the host's links, and has bridges looked at
+// when one of ours is gone or down. It never waits.
+func (d *Daemon) bridgesChanged(events []hostnet.LinkEvent) {
+	for _, e := range events {
+		if kind, _, ours := d.owned(e.Link); ours && kind == kindBridge && (e.Gone || !e.Link.Up) {
+			select {
+			case d.bridgeGone <- struct{}{}:
+			default: // it will be looked at
+			}
+		}
+	}
 }

@@ -216,7 +216,7 @@ func (d *Daemon) releaseService(s state.Service) error {
 			leases = slices.AppendSeq(leases, d.leases.Leases(sub.Prefix))
 		}
 	}
-	return d.leases.Update(func(tx *ipam.Tx) error {
+	err := d.leases.Update(func(tx *ipam.Tx) error {
 		if err := tx.Release(leases...); err != nil {
 			return err
 		}
@@ -227,6 +227,10 @@ func (d *Daemon) releaseService(s state.Service) error {
 		}
 		return nil
 	})
+	if err == nil {
+		d.dropPorts(leases...)
+	}
+	return err
 }
 
 // bridge makes the service's bridge, or adopts the one there is.

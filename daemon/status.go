@@ -22,18 +22,18 @@ func (d *Daemon) status() wire.Status {
 		BootID:       d.bootID,
 		Mode:         string(d.mode),
 		Uptime:       uint64(time.Since(d.started) / time.Second),
+		MTU:          tunnelMTU, // of bridges too, which may be there first
 		Leases:       d.poolStatus(g, all),
 		DNS:          d.dnsStatus(),
 		Drops:        d.drops(),
 		Warnings:     d.warnings(),
 	}
-	s.NAT.Enabled = g.NAT
+	s.NAT = d.natStatus()
 	if g.device != nil {
 		s.Interface = g.device.name
 		s.NodeIP = g.Addrs[0].Addr()
 		s.Addresses = slices.Clone(g.Addrs)
 		s.ListenPort = g.Port
-		s.MTU = tunnelMTU
 		s.Peers = g.device.peers()
 		s.PeerCount = uint32(len(s.Peers))
 	}

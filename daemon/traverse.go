@@ -5,19 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/overlay"
 )
 
-const (
-	// tickTime bounds a round, whatever resolvers do.
-	tickTime = 10 * time.Second
-	// tickLookups is how many names are looked up at once.
-	tickLookups = 16
-)
+// tickTime bounds a round, whatever resolvers do.
+const tickTime = 10 * time.Second
 
 // natTick is one round of looking at how peers are reached: the host names of
 // those that do not answer are resolved again, in at most tickTime, and changes of
@@ -56,22 +52,17 @@ func (d *Daemon) natTick(ctx context.Context) error {
 // answer.
 func (d *Daemon) resolveAgain(ctx context.Context) {
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, tickLookups)
+	slots := make(chan struct{}, lookups)
 	var mu sync.Mutex
 	var failures []error
 	for _, v := range d.devices() {
-		node := v.node()
-		for _, p := range node.Peers() {
-			if !isHostName(p.Endpoint) || d.healthy(v.scope, p.PublicKey, p.LastHandshake) {
-				continue
-			}
+		for _, p := range v.unanswering() {
 			slots <- struct{}{} // each lookup ends with ctx
 			wg.Go(func() {
 				defer func() { <-slots }()
-				err := node.SetEndpoint(ctx, p.PublicKey, p.Endpoint)
-				if err != nil && !errors.Is(err, net.ErrClosed) {
+				if err := v.resolveEndpoint(ctx, p); err != nil {
 					mu.Lock()
-					failures = append(failures, fmt.Errorf("peer %v: %w", p.PublicKey, err))
+					failures = append(failures, fmt.Errorf("peer %v of %v: %w", p.PublicKey, v, err))
 					mu.Unlock()
 				}
 			})
@@ -82,17 +73,45 @@ func (d *Daemon) resolveAgain(ctx context.Context) {
 		d.recovered(partEndpoints)
 		return
 	}
-	d.degrade(partEndpoints, fmt.Errorf("endpoints of %d peers that do not answer could not be resolved again: %w", len(failures), failures[0]))
+	d.degrade(partEndpoints, fmt.Errorf("endpoints of %d peers that do not answer were not found again, of which one: %w", len(failures), failures[0]))
 }
 
-// isHostName reports whether an endpoint is the name of a host, and a port.
-func isHostName(endpoint string) bool {
-	host, _, err := net.SplitHostPort(endpoint)
-	if err != nil || host == "" {
-		return false
+// unanswering are the peers that clients set, whose endpoints are host names, and
+// that do not answer.
+func (v *device) unanswering() []overlay.Peer {
+	var ill []overlay.Peer
+	for _, p := range v.node().Peers() {
+		if v.d.healthy(v.scope, p.PublicKey, p.LastHandshake) {
+			continue
+		}
+		if set := v.peer(p.PublicKey); set != nil && hostName(set.Endpoint) != "" {
+			ill = append(ill, *set)
+		}
 	}
-	_, err = netip.ParseAddr(host)
-	return err != nil
+	return ill
+}
+
+// resolveEndpoint looks a peer's endpoint up, and sends there from now on if it is
+// still the peer's. The device is not held up by the lookup.
+func (v *device) resolveEndpoint(ctx context.Context, p overlay.Peer) error {
+	if err := v.d.resolver.prepare(ctx, p.Endpoint); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed || v.set[p.PublicKey].Endpoint != p.Endpoint {
+		return nil
+	}
+	if err := v.node().SetEndpoint(ctx, p.PublicKey, p.Endpoint); err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			return nil // it is being made anew, and resolves all names then
+		}
+		return err
+	}
+	delete(v.unresolved, p.PublicKey)
+	was, is := v.at[p.PublicKey], v.d.resolver.addresses(p.Endpoint)
+	v.at[p.PublicKey] = is
+	return v.d.reroute(detour{device: v, gone: was, new: is})
 }
 
 // natStatus never waits.

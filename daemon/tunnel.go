@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/overlayd/overlayd/internal/hostnet"
@@ -35,9 +36,9 @@ type tunnel struct {
 	link  hostnet.Link    // zero when rootless
 	addrs []netip.Prefix
 
-	// called are the peers that call us, and were given the address they last
-	// called from as an endpoint, so that they need not call again.
-	called map[overlay.PublicKey]bool
+	// called has the keys of peers that call us, and were given the address they
+	// last called from as an endpoint, so that they need not call again.
+	called sync.Map
 }
 
 // openTunnel makes a tunnel without peers. After an error there is nothing of it.
@@ -116,27 +117,53 @@ func (v *device) fill(t, before *tunnel) error {
 			at[p.PublicKey] = p.Addr
 		}
 	}
-	t.called = make(map[overlay.PublicKey]bool)
 	clear(v.unresolved)
 	var peers []overlay.Peer
+	var known []overlay.Peer
 	for key, p := range v.all() {
+		last := at[key]
+		if before == nil {
+			last = v.d.roaming.take(v.scope, key)
+		}
 		switch {
 		case hostName(p.Endpoint) != "":
 			p.Endpoint = ""
 			v.unresolved[key] = true
-		case p.Endpoint == "" && at[key].IsValid():
-			p.Endpoint = at[key].String()
-			t.called[key] = true
+		case p.Endpoint == "" && last.IsValid():
+			p.Endpoint = last.String()
+			t.called.Store(key, true)
 		}
 		peers = append(peers, p)
+		if last.IsValid() && p.Endpoint != "" {
+			known = append(known, p)
+		}
 	}
 	if err := t.node.SetPeers(v.d.ctx, peers); err != nil {
 		return err
+	}
+	for _, p := range known {
+		if err := t.nudge(v.d.ctx, p); err != nil {
+			return err
+		}
 	}
 	if len(v.unresolved) > 0 {
 		v.d.running.Go(func() { v.resolve(t) })
 	}
 	return nil
+}
+
+// nudge begins a session with a peer that had one, as only a keepalive does without
+// traffic: the peer learns that its own session is gone.
+func (t *tunnel) nudge(ctx context.Context, p overlay.Peer) error {
+	if p.Keepalive > 0 {
+		return nil
+	}
+	once := p
+	once.Keepalive = time.Second
+	if err := t.node.SetPeer(ctx, once); err != nil {
+		return err
+	}
+	return t.node.SetPeer(ctx, p)
 }
 
 // resolve gives peers their endpoints, whose names are looked up until that
@@ -200,6 +227,8 @@ func (v *device) watch() {
 	for {
 		t := v.now.Load()
 		select {
+		case <-v.d.ctx.Done():
+			return
 		case <-v.ended:
 			return
 		case <-t.node.Done():
@@ -209,6 +238,8 @@ func (v *device) watch() {
 				break
 			}
 			select {
+			case <-v.d.ctx.Done():
+				return
 			case <-v.ended:
 				return
 			case <-time.After(wait):

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -16,6 +17,9 @@ const (
 
 	defaultRecvBuffer        = 4 << 20
 	defaultSendBuffer        = 4 << 20
+	farBuffer                = 8 << 20 // in place of those where the path is long
+	farRTT                   = 30 * time.Millisecond
+	farRead                  = 1 << 20 // from where on a receive buffer may be larger
 	defaultCongestionControl = "cubic"
 	defaultLossDetection     = "sack"
 )
@@ -23,13 +27,17 @@ const (
 // TCP are the settings of a stack's TCP.
 type TCP struct {
 	// RecvBuffer is how many bytes a connection's receive buffer may grow to. Half
-	// of it is the largest window, so that a path of 66 ms takes 250 Mbit/s. 0 means
-	// 4 MiB: with more, a few connections at once run over the socket buffer that the
-	// system gives the tunnel, and lose what they have to send again.
+	// of it is the largest window.
+	//
+	// 0 means 4 MiB, and 8 MiB for a connection whose handshake took 30 ms or more,
+	// so that a path of 66 ms takes 500 Mbit/s. gVisor grows buffers until they are
+	// full however short the path is, and with more than 4 MiB a few connections at
+	// once run over the socket buffer that the system gives the tunnel, and lose what
+	// they have to send again.
 	RecvBuffer int
 
-	// SendBuffer is how many bytes a connection's send buffer may grow to. 0 means
-	// 4 MiB.
+	// SendBuffer is how many bytes a connection's send buffer may grow to. Half of
+	// it is what may be under way. 0 means the same as with RecvBuffer.
 	SendBuffer int
 
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681). Empty means
@@ -45,6 +53,36 @@ type TCP struct {
 	// allowance for a clock as coarse as that of Windows.
 	LossDetection string
 }
+
+// A reach is what is left to a connection to decide of its buffers.
+type reach struct {
+	recv, send bool // is decided by how long the path is
+}
+
+// reach is what t, which is not complete, leaves.
+func (t TCP) reach() reach { return reach{recv: t.RecvBuffer == 0, send: t.SendBuffer == 0} }
+
+// extend gives a connection that was just made over a long path its larger send
+// buffer, and returns how much is to be read before extendRecv; 0: that is not to
+// be called. So what a program does not read takes no more memory than otherwise.
+func (r reach) extend(ep tcpip.Endpoint) (read int64) {
+	if !r.recv && !r.send {
+		return 0
+	}
+	var info tcpip.TCPInfoOption
+	if ep.GetSockOpt(&info) != nil || info.RTT < farRTT {
+		return 0
+	}
+	if r.send {
+		ep.SocketOptions().SetSendBufferSize(farBuffer, true)
+	}
+	if r.recv {
+		return farRead
+	}
+	return 0
+}
+
+func extendRecv(ep tcpip.Endpoint) { ep.SocketOptions().SetReceiveBufferSize(farBuffer, true) }
 
 // apply checks the settings, completes them and makes them ip's.
 func (t TCP) apply(ip *stack.Stack) error {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/client"
@@ -110,6 +111,8 @@ func exitCode(err error) int {
 		{wire.NotFound, exitNotFound},
 		{wire.Conflict, exitConflict},
 		{wire.Exhausted, exitConflict},
+		{syscall.EADDRINUSE, exitConflict}, // of the daemon's socket, or of its metrics
+		{syscall.ENOSPC, exitConflict},
 		{wire.Timeout, exitTimeout},
 		{context.DeadlineExceeded, exitTimeout},
 	} {

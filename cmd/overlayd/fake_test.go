@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 )
@@ -20,6 +23,14 @@ type fake struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
+}
+
+// shortDir is a folder for a test in which sockets have short paths.
+func shortDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // startFake starts one that answers, or that is "silent" after its greeting, "mute"

@@ -78,7 +78,7 @@ func (s *screen) wait(t *testing.T, ready func(text string) bool) {
 }
 
 func listening(t *testing.T, how string) string {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortDir(t), "s")
 	f, err := startFake(path, how)
 	require.NoError(t, err)
 	t.Cleanup(f.stop)

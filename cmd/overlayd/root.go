@@ -15,11 +15,12 @@ const (
 
 // root is the command with all its subcommands.
 func (a *app) root() *cobra.Command {
+	serve := &serving{app: a}
 	root := &cobra.Command{
 		Use:   "overlayd",
 		Short: "Containers on a WireGuard overlay",
-		Long: `overlayd puts containers on a WireGuard overlay. The
-subcommands ask a daemon that runs.
+		Long: `overlayd puts containers on a WireGuard overlay. Without a subcommand it is the
+daemon, as with "overlayd serve"; the subcommands ask a daemon that runs.
 
 The daemon listens on a socket: /var/run/overlayd.sock as root on Linux, else
 overlayd.sock in $XDG_RUNTIME_DIR. --socket names another, and with --data-dir it
@@ -29,7 +30,7 @@ is run/overlayd.sock in that folder.
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		RunE:          serve.run,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.understood = true
 		},
@@ -41,6 +42,7 @@ is run/overlayd.sock in that folder.
 	)
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "the daemon's socket, a `path`")
 	root.PersistentFlags().StringVar(&a.dataDir, "data-dir", "", "the daemon's data `folder`")
+	serve.flags(root)
 
 	grouped := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -48,7 +50,7 @@ is run/overlayd.sock in that folder.
 			root.AddCommand(c)
 		}
 	}
-	grouped(groupDaemon, a.shutdownCommand())
+	grouped(groupDaemon, serve.command(), a.shutdownCommand(), a.cleanupCommand())
 	grouped(groupShow, a.asking(
 		a.statusCommand(), a.peersCommand(), a.servicesCommand(), a.attachmentsCommand(), a.leasesCommand(),
 		a.dnsCommand(), a.portsCommand(), a.explainCommand(), a.eventsCommand(), a.versionCommand())...)

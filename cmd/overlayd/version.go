@@ -13,26 +13,30 @@ import (
 // version is that of the module this was built from, or the revision.
 var version = sync.OnceValue(func() string {
 	build, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
+	if ok && build.Main.Version != "" && build.Main.Version != "(devel)" {
+		return build.Main.Version
 	}
-	if v := build.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	revision, dirty := "", ""
-	for _, s := range build.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+dirty"
-		}
-	}
+	revision := buildSetting("vcs.revision")
 	if revision == "" {
 		return "devel"
 	}
-	return "devel-" + revision + dirty
+	if buildSetting("vcs.modified") == "true" {
+		return "devel-" + revision[:min(12, len(revision))] + "+dirty"
+	}
+	return "devel-" + revision[:min(12, len(revision))]
 })
+
+// buildSetting is something of how this was built; see debug.BuildSetting.
+func buildSetting(key string) string {
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range build.Settings {
+			if s.Key == key {
+				return s.Value
+			}
+		}
+	}
+	return ""
+}
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -40,7 +44,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Show the version of this command; status shows the daemon's",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			platform := runtime.GOOS + "/" + runtime.GOARCH
+			platform := buildSetting("GOOS") + "/" + buildSetting("GOARCH")
 			if !a.json {
 				_, err := fmt.Fprintf(a.out, "overlayd %s, %s, %s\n", version(), runtime.Version(), platform)
 				return err

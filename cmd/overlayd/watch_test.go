@@ -46,7 +46,7 @@ func running(t *testing.T, a *app, do func(ctx context.Context) error) {
 
 func TestEventsAreALineEachAndAGapIsTold(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortDir(t), "s")
 	f, err := startFake(path, "")
 	require.NoError(t, err)
 	out, errs := newOutput(t), newOutput(t)
@@ -82,7 +82,7 @@ func TestEventsAreALineEachAndAGapIsTold(t *testing.T) {
 
 func TestEventsAreJSONForPrograms(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortDir(t), "s")
 	f, err := startFake(path, "")
 	require.NoError(t, err)
 	t.Cleanup(f.stop)
@@ -99,7 +99,7 @@ func TestEventsAreJSONForPrograms(t *testing.T) {
 
 func TestAWatchedStatusIsAppendedWhereThereIsNoTerminal(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortDir(t), "s")
 	f, err := startFake(path, "")
 	require.NoError(t, err)
 	out, errs := newOutput(t), newOutput(t)
@@ -128,7 +128,7 @@ func TestAWatchedStatusIsAppendedWhereThereIsNoTerminal(t *testing.T) {
 
 func TestAWatchedStatusIsAnObjectALineForPrograms(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortDir(t), "s")
 	f, err := startFake(path, "")
 	require.NoError(t, err)
 	t.Cleanup(f.stop)

@@ -81,7 +81,7 @@ func startAt(t testing.TB, path string, c Config, limit ...func(*limits)) *bed {
 		require.NoError(t, <-b.served)
 		require.Zero(t, b.requests.count())
 		require.Zero(t, b.connections.count())
-		require.Empty(t, b.large)
+		require.Empty(t, b.large[true])
 	})
 	return b
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -94,7 +93,7 @@ func (c *conn) readFrame(in *bufio.Reader, buf []byte) (body []byte, large bool,
 		if n, ok = size(); ok && n > largeFrame && n <= wire.MaxFrame {
 			// Others may take long, for which this client can do nothing.
 			select {
-			case c.s.large <- struct{}{}:
+			case c.s.large[c.peer.privileged] <- struct{}{}:
 				large = true
 			case <-c.s.ctx.Done():
 				return nil, false, net.ErrClosed
@@ -117,7 +116,7 @@ func (c *conn) readWithin(d time.Duration) {
 // doneLarge gives the token of a large frame back.
 func (c *conn) doneLarge(large bool) {
 	if large {
-		<-c.s.large
+		<-c.s.large[c.peer.privileged]
 	}
 }
 
@@ -128,7 +127,7 @@ func (c *conn) lastWords(err error) {
 	switch {
 	case errors.Is(err, wire.FrameTooLarge):
 		why.Code = wire.FrameTooLarge
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case timedOut(err):
 		why.Code = wire.Timeout
 		why.Message = fmt.Sprintf("a frame did not come to its end within %v of its beginning", c.s.limits.frame)
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -155,6 +154,10 @@ func (c *conn) receive(body []byte, large bool) bool {
 	c.s.counters.requests[f.Request.Op()].Add(1)
 	if why := c.admit(); why != nil {
 		defer c.doneLarge(large)
+		if _, ok := f.Request.(wire.Shutdown); ok && why.Code == wire.ShuttingDown {
+			c.reply(f.ID, wire.OK{}) // it is what happens
+			return false
+		}
 		return c.reply(f.ID, *why)
 	}
 	return c.request(f, large)
@@ -251,12 +254,21 @@ func (c *conn) handle(r wire.Request) (res wire.Response) {
 // features are those of the contract that the server has.
 var features = []string{wire.Pipelining}
 
+// maxClient is how long a client's name may be, in bytes.
+const maxClient = 256
+
 // hello greets a client, and gives it of what it wants what there is.
 func (c *conn) hello(r wire.HelloRequest) wire.Response {
 	if !slices.Contains(r.Versions, wire.Version) {
 		return wire.Err{
 			Message: fmt.Sprintf("versions: this daemon speaks version %d of the contract, and the client does not", wire.Version),
 			Code:    wire.InvalidRequest, Field: "versions",
+		}
+	}
+	if len(r.Client) > maxClient {
+		return wire.Err{
+			Message: fmt.Sprintf("client: a name of %d bytes; the most is %d", len(r.Client), maxClient),
+			Code:    wire.InvalidRequest, Field: "client",
 		}
 	}
 	h := c.s.config.Hello()
@@ -270,8 +282,7 @@ func (c *conn) hello(r wire.HelloRequest) wire.Response {
 	if c.pipelining && c.slots == nil {
 		c.slots = make(chan struct{}, c.s.limits.pipelined)
 	}
-	const most = 128 // bytes of a name
-	c.s.log.Debug("a client says hello", "client", r.Client[:min(len(r.Client), most)], "uid", c.peer.uid, "pid", c.peer.pid)
+	c.s.log.Debug("a client says hello", "client", r.Client, "uid", c.peer.uid, "pid", c.peer.pid)
 	return h
 }
 
@@ -309,11 +320,17 @@ func (c *conn) write(frames []byte) bool {
 	if err == nil {
 		return true
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if timedOut(err) {
 		c.cutOff("it does not read what it asked for")
 	}
 	c.hangUp() // a part of a frame may have been sent
 	return false
+}
+
+// timedOut reports whether an error is that of a deadline, of a socket or a pipe.
+func timedOut(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
 }
 
 // cutOff ends the connection of a client that does not read.

@@ -83,29 +83,36 @@ func (c *conn) writeEvents(done <-chan struct{}) {
 		case <-done:
 			return
 		}
-		if !c.writePending() {
-			return
+		for more := true; more; {
+			var ok bool
+			if more, ok = c.writeSome(); !ok {
+				return
+			}
 		}
 	}
 }
 
-// writePending writes what waits.
-func (c *conn) writePending() bool {
+// writeSome writes some of the events that wait, so that answers get their turn, and
+// reports whether there may be more and whether the connection lives.
+func (c *conn) writeSome() (more, ok bool) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	sub := &c.subscription
 	sub.mu.Lock()
-	out := c.out[:0]
-	for _, e := range sub.queue {
-		out = append(out, e.frame...)
+	out, n := c.out[:0], 0
+	for n < len(sub.queue) && len(out) < keepBuffer/2 {
+		out = append(out, sub.queue[n].frame...)
+		n++
 	}
-	clear(sub.queue)
-	sub.queue = sub.queue[:0]
+	sub.queue = slices.Delete(sub.queue, 0, n)
 	sub.mu.Unlock()
+	if n == 0 {
+		return false, true
+	}
 	if c.out = out; cap(c.out) > keepBuffer {
 		c.out = nil
 	}
-	return len(out) == 0 || c.write(out)
+	return true, c.write(out)
 }
 
 // Publish sends an event to those who asked for it. It never waits: who does not

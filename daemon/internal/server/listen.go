@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
+
+	"github.com/overlayd/overlayd/daemon/wire"
 )
 
 const (
@@ -20,8 +23,9 @@ const (
 // the folder it is in, or on Windows a named pipe. It is for the daemon's own user,
 // and the members of the group of the config if there is one.
 //
-// A socket that a daemon answers at is refused, with who that is, and a stale one
-// replaced; what is no socket is never removed. When the listener is closed, the
+// A socket that a daemon answers at is refused, with who that is, as a wire.Conflict
+// and syscall.EADDRINUSE, and a stale one replaced; what is no socket is never
+// removed. When the listener is closed, the
 // socket file goes, unless it is another one by then.
 func (s *Server) Listen(endpoint string) (net.Listener, error) {
 	if err := checkEndpoint(endpoint); err != nil {
@@ -33,6 +37,13 @@ func (s *Server) Listen(endpoint string) (net.Listener, error) {
 	}
 	return l, nil
 }
+
+// taken is the error of an endpoint that another daemon has.
+type taken string
+
+func (e taken) Error() string { return string(e) }
+
+func (taken) Unwrap() []error { return []error{wire.Conflict, syscall.EADDRINUSE} }
 
 // checkEndpoint reports whether an endpoint is a path a socket can have.
 func checkEndpoint(endpoint string) error {

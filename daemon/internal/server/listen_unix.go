@@ -44,6 +44,9 @@ func (s *Server) listen(path string) (_ net.Listener, err error) {
 	if strings.HasPrefix(path, pipePrefix) {
 		return nil, fmt.Errorf("named pipes are Windows's: give the path of a socket: %w", errors.ErrUnsupported)
 	}
+	if strings.HasPrefix(path, "@") {
+		return nil, errors.New("an abstract socket has neither owner nor mode: give a path")
+	}
 	gid, grouped := s.group()
 	dir := filepath.Dir(path)
 	if err := makeDir(dir, grouped); err != nil {
@@ -131,7 +134,7 @@ func clearWay(path string) error {
 		if p, err := credentials(nc); err == nil && p.pid != 0 {
 			who = fmt.Sprintf("%s (process %d, user %d)", program(p.pid), p.pid, p.uid)
 		}
-		return fmt.Errorf("%s answers there already: stop it, or give another path: %w", who, syscall.EADDRINUSE)
+		return taken(who + " answers there already: stop it, or give another path")
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, syscall.ECONNREFUSED):

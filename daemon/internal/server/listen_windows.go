@@ -31,7 +31,7 @@ func (s *Server) listen(name string) (net.Listener, error) {
 		SecurityDescriptor: sddl, InputBufferSize: keepBuffer, OutputBufferSize: keepBuffer,
 	})
 	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {
-		return nil, fmt.Errorf("another daemon has it already: stop it, or give another name: %w", err)
+		return nil, taken("another daemon has it already: stop it, or give another name")
 	}
 	return l, err
 }

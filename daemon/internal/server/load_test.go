@@ -89,7 +89,7 @@ func TestNoUserKeepsOthersOut(t *testing.T) {
 
 // large is an answer that no socket's buffer holds.
 func large(context.Context, wire.Request) (wire.Response, error) {
-	return wire.BridgeName{Name: strings.Repeat("x", 4<<20)}, nil
+	return wire.BridgeName{Name: strings.Repeat("x", 1<<20)}, nil
 }
 
 func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
@@ -133,7 +133,7 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 		r.send(request(1, wire.StatusRequest{}))
 		time.Sleep(50 * time.Millisecond) // a slow client
 		_, res := r.response()
-		require.Len(t, res.(wire.BridgeName).Name, 4<<20)
+		require.Len(t, res.(wire.BridgeName).Name, 1<<20)
 	})
 }
 
@@ -156,13 +156,13 @@ func TestPrefixesAloneTakeNoMemory(t *testing.T) {
 		conns = append(conns, r)
 	}
 	soon(t, "all are there", func() bool { return b.Stats().Open == 200 })
-	soon(t, "some are read", func() bool { return len(b.large) == cap(b.large) })
+	soon(t, "some are read", func() bool { return len(b.large[true]) == cap(b.large[true]) })
 	require.Less(t, int64(heap())-int64(before), int64(8<<20))
 	for _, r := range conns {
 		require.NoError(t, r.Close())
 	}
 	soon(t, "all are gone", func() bool { return b.Stats().Open == 0 })
-	require.Empty(t, b.large)
+	require.Empty(t, b.large[true])
 }
 
 func TestLargeFramesAreReadAFewAtATime(t *testing.T) {
@@ -173,17 +173,17 @@ func TestLargeFramesAreReadAFewAtATime(t *testing.T) {
 		}
 		return g.handle(ctx, r)
 	})
-	frame := request(1, wire.UnregisterDNS{Name: strings.Repeat("x", 2<<20)})
+	frame := request(1, wire.UnregisterDNS{Name: strings.Repeat("x", largeFrame)})
 	before := heap()
 	var conns []*raw
 	var wg sync.WaitGroup
-	for range 32 {
+	for range 16 {
 		r := b.raw()
 		wg.Go(func() { r.Write(frame) })
 		conns = append(conns, r)
 	}
 	soon(t, "a few are under way", func() bool { return g.running.Load() == int32(defaultLimits.large) })
-	require.Less(t, int64(heap())-int64(before), int64(defaultLimits.large+1)*(8<<20))
+	require.Less(t, int64(heap())-int64(before), int64(defaultLimits.large)*(6*largeFrame))
 	require.Equal(t, wire.OK{}, b.raw().call(1, wire.StatusRequest{}), "others are served meanwhile")
 	g.open("a")
 	for _, r := range conns {
@@ -200,7 +200,11 @@ func TestFloodsOfGarbageNeitherStallNorGrowIt(t *testing.T) {
 	before, goroutines := heap(), runtime.NumGoroutine()
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
-	for i := range 16 {
+	noise := make([]byte, 1<<16)
+	for i := range noise {
+		noise[i] = byte(rand.Uint32())
+	}
+	for i := range 8 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(1, uint64(i)))
 			for {
@@ -213,14 +217,11 @@ func TestFloodsOfGarbageNeitherStallNorGrowIt(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				junk := make([]byte, 1+rng.IntN(1<<16))
-				for j := range junk {
-					junk[j] = byte(rng.Uint32())
-				}
+				junk := noise[rng.IntN(len(noise)):]
 				switch rng.IntN(3) {
 				case 0: // whole frames of garbage, answered, and never read
 					for range 20 {
-						if _, err := nc.Write(body(string(junk[:min(len(junk), 3000)]))); err != nil {
+						if _, err := nc.Write(body(string(junk[:min(len(junk), 300)]))); err != nil {
 							break
 						}
 					}
@@ -234,7 +235,7 @@ func TestFloodsOfGarbageNeitherStallNorGrowIt(t *testing.T) {
 		})
 	}
 	var slowest time.Duration
-	for range 300 {
+	for range 100 {
 		began := time.Now()
 		require.Equal(t, wire.OK{}, good.call(1, wire.StatusRequest{}))
 		slowest = max(slowest, time.Since(began))
@@ -258,15 +259,15 @@ func TestAfterALargeFrameTheBuffersAreSmallAgain(t *testing.T) {
 	})
 	before := heap()
 	var conns []*raw
-	frame := request(1, wire.UnregisterDNS{Name: strings.Repeat("x", 1<<20)})
-	for range 50 {
+	frame := request(1, wire.UnregisterDNS{Name: strings.Repeat("x", 2*largeFrame)})
+	for range 12 {
 		r := b.raw()
 		go r.Write(frame)
 		_, err := wire.ReadFrame(r, nil)
 		require.NoError(t, err)
 		conns = append(conns, r)
 	}
-	require.Less(t, int64(heap())-int64(before), int64(4<<20))
+	require.Less(t, int64(heap())-int64(before), int64(1<<20))
 	for _, r := range conns {
 		require.Equal(t, wire.OK{}, r.call(1, wire.NATTick{}))
 	}
@@ -289,7 +290,7 @@ func (l *failing) Accept() (net.Conn, error) {
 }
 
 func TestErrorsOfAcceptAreOutlived(t *testing.T) {
-	for _, err := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ECONNABORTED, errors.New("any")} {
+	for _, err := range []error{syscall.EMFILE, errors.New("any other")} {
 		t.Run(err.Error(), func(t *testing.T) {
 			b := start(t, nil)
 			path := b.path + "2"

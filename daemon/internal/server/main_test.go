@@ -40,7 +40,7 @@ func helper(t *testing.T, name string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), "SERVER_TEST_HELPER="+name)
+	cmd.Env = append(os.Environ(), "SERVER_TEST_HELPER="+name, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	return cmd
 }

@@ -51,7 +51,7 @@ type limits struct {
 	connections int           // at once; see quota for those of one user
 	requests    int           // under way at once, likewise
 	pipelined   int           // of those, of one connection; more are not read
-	large       int           // frames of more than largeFrame that are read or under way
+	large       int           // frames of more than largeFrame that are read or under way; half as many of users that are not privileged
 	events      int           // that wait to be written to one connection
 	frame       time.Duration // within which a frame that began has to end
 	write       time.Duration // within which a client has to read what is written to it
@@ -62,7 +62,7 @@ var defaultLimits = limits{
 	requests:    1024,
 	pipelined:   64, // the requests package client has out at once
 	large:       4,
-	events:      256,
+	events:      4096, // enough for what happens when a host's containers all end
 	frame:       10 * time.Second,
 	write:       10 * time.Second,
 }
@@ -85,7 +85,7 @@ type Server struct {
 
 	connections quota
 	requests    quota
-	large       chan struct{} // holds a token for each large frame
+	large       map[bool]chan struct{} // by whether the user is privileged: holds a token for each large frame
 	counters    counters
 	warned      atomic.Int64 // Unix nanoseconds of the last warning about a client
 
@@ -133,7 +133,7 @@ func New(c Config) *Server {
 func (s *Server) limit(l limits) {
 	s.limits = l
 	s.connections.max, s.requests.max = l.connections, l.requests
-	s.large = make(chan struct{}, l.large)
+	s.large = map[bool]chan struct{}{true: make(chan struct{}, l.large), false: make(chan struct{}, max(l.large/2, 1))}
 }
 
 // reply is an error as a client gets it, if nothing better is known.

@@ -39,7 +39,8 @@ func TestShutdownThroughTheClient(t *testing.T) {
 func TestInTheEndWhatWasBegunIsAnsweredAndTheRestRefused(t *testing.T) {
 	g := newGate()
 	b := start(t, g.handle)
-	busy, idle := b.raw(), b.raw()
+	busy, idle, asking := b.raw(), b.raw(), b.raw()
+	require.Equal(t, wire.OK{}, asking.call(1, wire.NATTick{}))
 	busy.send(request(1, wire.UnregisterDNS{Name: "a"}))
 	require.Equal(t, wire.OK{}, idle.call(1, wire.NATTick{}))
 	soon(t, "it runs", func() bool { return g.running.Load() == 1 })
@@ -55,6 +56,8 @@ func TestInTheEndWhatWasBegunIsAnsweredAndTheRestRefused(t *testing.T) {
 		}
 		return ok
 	})
+	require.Equal(t, wire.OK{}, asking.call(1, wire.Shutdown{}), "but for what happens anyway")
+	asking.ended()
 	require.NoFileExists(t, b.path)
 	_, err := net.Dial("unix", b.path)
 	require.Error(t, err, "nobody can connect any more")

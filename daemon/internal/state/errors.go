@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/overlayd/overlayd/daemon/wire"
 )
 
 // A HeldError says that a data folder is in use already, and by whom.
@@ -24,6 +26,9 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("data folder %s is in use by %s, process %d, since %s: stop it, or use another folder",
 		e.Path, e.Program, e.PID, e.Since.Format(time.RFC3339))
 }
+
+// Unwrap is wire.Conflict.
+func (e *HeldError) Unwrap() error { return wire.Conflict }
 
 // A SchemaError says that a state file was written by a later version of the
 // daemon. It was not touched.

@@ -40,6 +40,13 @@ func (s *Store) NodeKey() (overlay.PrivateKey, error) {
 	return key, nil
 }
 
+// HasNodeKey reports whether there is a key, or something in its place, so that
+// NodeKey will not make one.
+func (s *Store) HasNodeKey() bool {
+	_, err := os.Lstat(filepath.Join(s.dir, fileKey))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // readKey reads a key from a file.
 func readKey(path string) (key overlay.PrivateKey, err error) {
 	info, err := os.Stat(path)
