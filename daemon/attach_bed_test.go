@@ -23,7 +23,6 @@ type attachBed struct {
 	t    *testing.T
 	host *testnet.Namespace
 	dir  string
-	mode Mode
 	d    *Daemon
 
 	mu     sync.Mutex
@@ -42,7 +41,7 @@ func newAttachBed(t *testing.T) *attachBed {
 // newBareAttachBed is a host with nothing on it but a daemon.
 func newBareAttachBed(t *testing.T) *attachBed {
 	t.Helper()
-	b := &attachBed{t: t, host: testnet.NewNamespace(t), dir: t.TempDir(), mode: ModeTUN}
+	b := &attachBed{t: t, host: testnet.NewNamespace(t), dir: t.TempDir()}
 	for _, forward := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1"} {
 		out, err := b.host.Command("sysctl", "-qw", forward).CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -75,7 +74,7 @@ func (b *attachBed) open(log io.Writer) (d *Daemon) {
 	b.t.Helper()
 	var err error
 	b.host.Do(func() {
-		d, err = New(Config{DataDir: b.dir, Mode: b.mode, Logger: slog.New(slog.NewTextHandler(log, nil))})
+		d, err = New(Config{DataDir: b.dir, Mode: ModeTUN, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	})
 	require.NoError(b.t, err)
 	return d

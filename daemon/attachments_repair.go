@@ -122,8 +122,6 @@ func (d *Daemon) ended(a *state.Attachment, links map[string]hostnet.Link) (stri
 		return "", nil
 	case a.Boot != d.boot:
 		return "the host was restarted", nil
-	case d.host == nil: // it is of a run in mode tun, and the next such one's
-		return "", nil
 	case d.lookService(a.Service) == nil:
 		return "its service is not set up any more", nil
 	case links[a.Link].Index != 0: // else it had gone with the namespace

@@ -198,9 +198,6 @@ func (d *Daemon) lookAtOne(c container) error {
 	if a.Guest != "" {
 		return d.lookAtGuest(c)
 	}
-	if d.host == nil {
-		return because(d.rootless(), "%s was attached in mode tun", title(a))
-	}
 	s, release, err := d.service(a.Service)
 	if errors.Is(err, wire.NotFound) {
 		return nil // who tears it down detaches too

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -231,30 +230,6 @@ func TestARestartMendsAndCleans(t *testing.T) {
 func (b *attachBed) detachGuest(id string) {
 	b.t.Helper()
 	b.setup(wire.DetachContainer{Handle: wire.GuestManaged{ID: id}})
-}
-
-// TestAContainerOfModeTUNWaitsForIt is of a daemon that runs without the host's
-// network for a while.
-func TestAContainerOfModeTUNWaitsForIt(t *testing.T) {
-	b := newAttachBed(t)
-	x := newBox(t)
-	want := b.attach(x)
-	b.stop()
-	b.mode = ModeRootless
-	b.start()
-	require.Equal(t, 1, b.count())
-	require.Contains(t, strings.Join(b.d.status().Warnings, "\n"), "attached in mode tun")
-	for _, r := range []wire.Request{x.request(), wire.DetachContainer{Handle: wire.LinuxPID{PID: x.pid}}} {
-		_, err := b.call(r)
-		require.Equal(t, wire.Unsupported, reply(err).Code)
-		require.ErrorContains(t, err, "--mode tun")
-	}
-	require.Len(t, b.leased(), 4)
-	b.stop()
-	b.mode = ModeTUN
-	b.start()
-	b.agree(x)
-	require.Equal(t, want, b.attach(x))
 }
 
 // TestLostLeasesAreTakenAgain is of a lease file that was damaged, and put aside.
