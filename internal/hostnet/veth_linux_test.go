@@ -242,7 +242,7 @@ func TestACableGoesWithItsContainer(t *testing.T) {
 	same(t, before, h.listing(t))
 }
 
-func TestAContainerCannotChangeTheRoutesOfOthers(t *testing.T) {
+func TestAContainerCannotChangeTheRoutesOfTheHost(t *testing.T) {
 	h := newHost(t)
 	run(t, h.Namespace, "sysctl", "-qw", "net.ipv6.conf.default.accept_ra=2")
 	bridge := newBridge(t, h)
@@ -253,7 +253,6 @@ func TestAContainerCannotChangeTheRoutesOfOthers(t *testing.T) {
 	}
 	require.Equal(t, "0", readIn(t, h, "net.ipv6.conf.ovl-b.accept_ra"))
 	require.Equal(t, "0", readIn(t, h, "net.ipv6.conf.ovl-0-j.accept_ra"))
-	require.Equal(t, "0\n0\n", c.run("cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra", "/proc/sys/net/ipv6/conf/eth1/accept_ra"))
 }
 
 func TestIPv6WorksInAContainerWhereItIsOffByDefault(t *testing.T) {
