@@ -101,7 +101,7 @@ var deeds = []deed{
 	{"unpublish a port", publish, unpublish},
 	{"register a name", unregister, register},
 	{"unregister a name", register, unregister},
-	{"tear down the node's network", all(detach, detachGuest, setupGlobal), teardownGlobal},
+	{"tear down the node's network", all(detach, detachGuest, setupGlobal, attachBoth, attachGuest, addPeer), teardownGlobal},
 	{"set up the node's network", all(detach, detachGuest, teardownGlobal), setupGlobal},
 }
 
@@ -112,7 +112,7 @@ func TestE2EADaemonKilledAtAnyPointConverges(t *testing.T) {
 	h.setupService("web", "shared")
 	h.setupService("still", "shared")
 	a, b := newContainer(t, "a"), newContainer(t, "b")
-	h.attach(a, "still", true)
+	h.attach(a, "still", false)
 	h.attach(b, "still", false)
 	a.echo()
 	c := newContainer(t, "c")

@@ -182,14 +182,17 @@ func newRootless(t testing.TB) *Daemon {
 	t.Helper()
 	d := newParts(t)
 	d.mode = ModeRootless
-	d.setStack(t)
+	d.setStack(t, "10.200.0.1/16", "fd00:200::1/48")
 	return d
 }
 
 // setStack makes the node's overlay anew.
-func (d *Daemon) setStack(t testing.TB) {
+func (d *Daemon) setStack(t testing.TB, of ...string) {
 	t.Helper()
-	addrs := []netip.Prefix{netip.MustParsePrefix("10.200.0.1/16"), netip.MustParsePrefix("fd00:200::1/48")}
+	var addrs []netip.Prefix
+	for _, a := range of {
+		addrs = append(addrs, netip.MustParsePrefix(a))
+	}
 	stack, err := netstack.New(netstack.Config{Addrs: addrs})
 	require.NoError(t, err)
 	key, err := overlay.GeneratePrivateKey()
@@ -197,7 +200,7 @@ func (d *Daemon) setStack(t testing.TB) {
 	node, err := overlay.New(overlay.Config{PrivateKey: key, Device: stack.Device(), Logger: d.log})
 	require.NoError(t, err)
 	t.Cleanup(func() { node.Close() })
-	v := &device{}
+	v := &device{d: d, name: "ovl-t-g", set: make(map[overlay.PublicKey]overlay.Peer)}
 	v.now.Store(&tunnel{node: node, stack: stack, addrs: addrs})
 	view := *d.global.load()
 	view.device, view.Addrs = v, addrs
@@ -210,13 +213,18 @@ func TestNamesAreServedOnTheStackOfARootlessNode(t *testing.T) {
 	require.NoError(t, d.openNames(nil))
 	t.Cleanup(d.closeNames)
 	node := netip.MustParseAddr("10.200.0.1")
+	d.serveNames(node) // a gateway, as far as is known
+	require.Empty(t, d.names.serving)
+	view := *d.global.load()
+	view.Addrs = []netip.Prefix{netip.PrefixFrom(node, 16)}
+	d.global.view.Store(&view)
 	d.serveNames(node)
 	require.Contains(t, d.degraded()[partDNS], "has no network yet")
 	d.quitNames(node)
 	register(t, d, "web", "10.200.1.1", wire.DNSReplace)
 
 	for range 2 { // the second stack takes the place of the first
-		d.setStack(t)
+		d.setStack(t, "10.200.0.1/16")
 		d.serveNames(node)
 		for _, network := range []string{"udp", "tcp"} {
 			resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -231,5 +239,20 @@ func TestNamesAreServedOnTheStackOfARootlessNode(t *testing.T) {
 		}
 		require.Equal(t, []netip.Addr{node}, d.dnsStatus().Addresses)
 		require.Empty(t, d.degraded())
+	}
+}
+
+// makePeers makes the nodes of two daemons peers of each other; the second gets another
+// address.
+func makePeers(t testing.TB, a, b *Daemon) {
+	t.Helper()
+	b.setStack(t, "10.200.0.2/16", "fd00:200::2/48")
+	for _, end := range []struct{ of, peer *Daemon }{{a, b}, {b, a}} {
+		peer := end.peer.global.load().device
+		p := overlay.Peer{PublicKey: peer.node().PublicKey(), Endpoint: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), peer.node().ListenPort()).String()}
+		for _, addr := range peer.addrs() {
+			p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen()))
+		}
+		require.NoError(t, end.of.global.load().device.node().SetPeer(context.Background(), p))
 	}
 }
