@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -21,7 +23,14 @@ const noWait = "atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
 	os.Setenv("GORACE", noWait) //nolint:errcheck // it is only slower without
-	testscript.Main(m, map[string]func(){"overlayd": main})
+	testscript.Main(m, map[string]func(){"overlayd": main, "stubborn": stubborn})
+}
+
+// stubborn is a daemon that never comes to its end when it is asked to.
+func stubborn() {
+	onSignals(slog.New(slog.NewJSONHandler(os.Stderr, nil)), func() {})
+	fmt.Fprintln(os.Stderr, `{"msg":"ready"}`)
+	select {}
 }
 
 // The scripts run the command itself, in a process of its own.
