@@ -16,7 +16,11 @@ import (
 
 var update = flag.Bool("update", false, "write what was printed into the scripts")
 
+// The race detector has a program wait for a second at its end, and here many end.
+const noWait = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", noWait) //nolint:errcheck // it is only slower without
 	testscript.Main(m, map[string]func(){"overlayd": main})
 }
 
@@ -31,6 +35,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_RUNTIME_DIR", "")
 			env.Setenv("XDG_STATE_HOME", "")
 			env.Setenv("NO_COLOR", "")
+			env.Setenv("GORACE", noWait)
 			return nil
 		},
 		Condition: condition,
