@@ -10,8 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"time"
+
+	"github.com/overlayd/overlayd/bench/internal/report"
 )
 
 // childArg is the first argument of a process that the bench starts to do one
@@ -143,13 +144,7 @@ func spawn(ctx context.Context, make commander, j job, d time.Duration, result a
 		return fmt.Errorf("a process was ended: %w", context.Cause(ctx))
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, lastLines(stderr.String(), 20))
+		return fmt.Errorf("%w: %s", err, report.LastLines(stderr.String(), 20))
 	}
 	return json.Unmarshal(stdout.Bytes(), result)
-}
-
-// lastLines are the last n of text.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(len(lines)-n, 0):], "\n")
 }

@@ -9,6 +9,11 @@
 // run of the cipher alone stands beside each pair of a tunnel's: it is the limit
 // that both share.
 //
+// Datagrams are sent as fast as the near host takes them. Where the ends are the
+// system's sockets they move by sendmmsg and by recvmmsg with UDP_GRO, and many
+// may wait to be read, for ours and for the peer alike: a load of a system call
+// to a datagram takes the cores from the nodes, and loses what they delivered.
+//
 // Scenarios that need namespaces and TUN devices need root; the bench makes what
 // it needs and leaves nothing behind. What cannot run is listed with the reason.
 //

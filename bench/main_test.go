@@ -117,4 +117,15 @@ func TestScenariosAreComplete(t *testing.T) {
 		tun-tcp1 tun-tcp4 tun-udp64 engine stack-raw aead pipeline`) {
 		require.True(t, names[name], name)
 	}
+	outside := make(map[string]bool)
+	for _, o := range outsides {
+		for _, name := range o.names {
+			require.False(t, names[name] || outside[name], name)
+			outside[name] = true
+			require.Contains(t, o.args(name, true), "-json", name)
+		}
+	}
+	for name := range strings.FieldsSeq(`ipam-alloc dns-udp dns-tcp dns-inline dns-cached ipc-attach ipc-status ipc-throughput`) {
+		require.True(t, outside[name], name)
+	}
 }

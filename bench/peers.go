@@ -41,6 +41,16 @@ var outsides = []outside{
 			return args
 		},
 	},
+	{
+		names: []string{"ipc-attach", "ipc-status", "ipc-throughput"},
+		args: func(name string, quick bool) []string {
+			args := []string{"./ipc", "-json", "-run", "^" + name + "$"}
+			if quick {
+				args = append(args, "-rounds", "3", "-time", "1s", "-cycles", "30")
+			}
+			return args
+		},
+	},
 }
 
 // An outsideRun is one scenario of an outside.
@@ -66,7 +76,7 @@ func (o *outside) rows(ctx context.Context, name string, quick bool) []report.Ro
 			return rows
 		}
 	}
-	return []report.Row{{Scenario: name, Failed: strings.TrimSpace(fmt.Sprintf("%v\n%s", err, complaints.String()))}}
+	return []report.Row{{Scenario: name, Failed: strings.TrimSpace(fmt.Sprintf("%v\n%s", err, report.LastLines(complaints.String(), 20)))}}
 }
 
 var errNoPeers = errors.New("it is measured by a command of bench/peers, and this is not run in its repository")

@@ -127,11 +127,7 @@ func (got *samples) fill(row *report.Row, s *scenario) {
 	row.Pairs = len(got.ours)
 	figures := make([]report.Figure, len(s.metrics))
 	for i, m := range s.metrics {
-		a, b := values(got.ours, i), values(got.theirs, i)
-		figures[i] = report.Figure{
-			Metric: m.name, Unit: m.unit, Better: m.better,
-			Ours: report.NewSpread(a), Theirs: report.NewSpread(b), Ratio: report.NewSpread(report.Ratios(a, b, m.better)),
-		}
+		figures[i] = report.Compare(m.name, m.unit, m.better, values(got.ours, i), values(got.theirs, i))
 	}
 	row.Figure, row.More = figures[0], figures[1:]
 	if s.perUnit != 0 {

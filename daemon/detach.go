@@ -121,9 +121,6 @@ func (d *Daemon) withdraw(ctx context.Context, c container, service, reason stri
 // or the keeper, tries again.
 func (d *Daemon) remove(at *attachment, reason string) error {
 	a := at.record
-	if a.Link != "" && d.host == nil {
-		return d.rootless()
-	}
 	var st steps
 	err := st.do("detach.strike", func() error { return d.strike(a) }, nil)
 	if err == nil {

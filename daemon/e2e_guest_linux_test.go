@@ -99,14 +99,17 @@ func TestE2EGuestsReachContainersAndEachOther(t *testing.T) {
 	ctx, cancel := context.WithTimeout(h.ctx, 20*time.Second)
 	defer cancel()
 	guests[1].echo(t)
-	for who, to := range map[string]netip.Addr{
-		"a container on the host":      family(p.containers[0]["web"][0].at, false),
-		"a container on the other one": family(p.containers[1]["web"][0].at, false),
-		"another guest":                configs[1].OverlayIP,
+	for _, to := range []struct {
+		who string
+		at  netip.Addr
+	}{
+		{"another guest", configs[1].OverlayIP},
+		{"a container on the other host", family(p.containers[1]["web"][0].at, false)},
+		{"a container on the host", family(p.containers[0]["web"][0].at, false)},
 	} {
-		conn, err := guests[0].DialContext(ctx, "tcp", netip.AddrPortFrom(to, echoPort).String())
-		require.NoError(t, err, who)
-		require.NoError(t, echoes(conn), who)
+		conn, err := guests[0].DialContext(ctx, "tcp", netip.AddrPortFrom(to.at, echoPort).String())
+		require.NoError(t, err, to.who)
+		require.NoError(t, echoes(conn), to.who)
 		conn.Close()
 	}
 	// And who wakes a guest up, from either host.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -107,7 +108,14 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 	}, 5*time.Second, time.Millisecond)
 	subnet := h.service("db").Subnets[0].String()
 
-	pids := []string{"0", "1", fmt.Sprint(os.Getpid()), fmt.Sprint(h.process.Process.Pid), fmt.Sprint(neighbour.Process.Pid), fmt.Sprint(dead.pid), "4294967295", "4294967296"}
+	pids := []string{"0", "1", fmt.Sprint(h.process.Process.Pid), fmt.Sprint(neighbour.Process.Pid), fmt.Sprint(dead.pid), "4294967295", "4294967296"}
+	// Where the first process's namespace cannot be seen, nobody knows that ours is
+	// the machine's.
+	if first, err := os.Readlink("/proc/1/ns/net"); err == nil {
+		if ours, _ := os.Readlink("/proc/self/ns/net"); ours == first {
+			pids = append(pids, strconv.Itoa(os.Getpid()))
+		}
+	}
 	target := family(web.at, false).String()
 	for name, op := range map[string]operation{
 		"set_local_node_id":   {`{"node_id":3}`, []field{{"node_id", false, numbers}}},
@@ -115,7 +123,7 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 		"setup_global_overlay": {fmt.Sprintf(`{"deployment":"test","instance_id":"1","cluster_cidr":%q,"slice_cidr":%q,"wg_port":51420,"nat_enabled":false}`, cluster, slicesOf(1)), []field{
 			{"deployment", false, names[1:]},
 			{"instance_id", false, names[1:]},
-			{"cluster_cidr", false, append([]string{`""`, `"0.0.0.0/0"`, `"10.99.0.0/16"`, `"10.200.0.0/16,10.200.128.0/17"`, `"10.200.0.0/16,10.201.0.0/16"`, `"10.200.0.0/31"`}, prefixes...)},
+			{"cluster_cidr", false, append([]string{`""`, `"0.0.0.0/0"`, `"10.200.0.0/16,10.200.128.0/17"`, `"10.200.0.0/16,10.201.0.0/16"`, `"10.200.0.0/31"`}, prefixes...)},
 			{"slice_cidr", true, append([]string{`"10.99.0.0/24"`, `"10.0.0.0/8"`, `"10.200.1.0/24,10.200.2.0/24"`, `"10.200.1.0/32"`}, prefixes...)},
 			{"wg_port", false, append([]string{`0`, `65536`}, numbers...)},
 			{"nat_enabled", false, booleans},
@@ -278,18 +286,29 @@ func TestE2EEveryVectorGetsTheAnswerTheContractHasForIt(t *testing.T) {
 	conn := h.plain()
 	data, err := os.ReadFile("wire/testdata/frames.jsonl")
 	require.NoError(t, err)
-	var requests, answered int
+	var requests, refusals int
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSpace(line)
 		// The vectors' process is whoever has that number; ours stands for it.
 		line = strings.Replace(line, `"pid":31337`, fmt.Sprintf(`"pid":%d`, c.pid), 1)
 		f, err := wire.Decode([]byte(line))
 		require.NoError(t, err)
-		conn.send(line)
 		asked, ok := f.(wire.RequestFrame)
 		if !ok {
-			continue // a client has no business to send it: it is ignored
+			conn.send(line) // a client has no business to send it: it is ignored
+			continue
 		}
+		// What it is about is there.
+		if !strings.HasPrefix(asked.Request.Op(), "setup_") {
+			h.setupGlobal(3)
+			h.setupService("web", "dedicated")
+			for _, scope := range []wire.PeerScope{wire.GlobalScope{}, wire.ServiceScope{Service: "web"}} {
+				require.NoError(t, h.AddPeer(h.ctx, wire.PeerSpec{PublicKey: aPeer.PublicKey, Endpoint: aPeer.Endpoint, AllowedIPs: ""}, scope))
+			}
+		} else {
+			require.NoError(t, all(detach, detachGuest, teardownService("web"), teardownGlobal)(h, c))
+		}
+		conn.send(line)
 		requests++
 		answer := conn.receive()
 		require.Equal(t, asked.ID, answer.ID, line)
@@ -297,9 +316,9 @@ func TestE2EEveryVectorGetsTheAnswerTheContractHasForIt(t *testing.T) {
 			require.NotEmpty(t, e.Code, line)
 			require.NotEqual(t, wire.Internal, e.Code, "%s: %s", line, e.Message)
 			t.Logf("%s: %s: %s", asked.Request.Op(), e.Code, e.Message)
+			refusals++
 			continue
 		}
-		answered++
 		want, ok := results[asked.Request.Op()]
 		if !ok {
 			want = "ok"
@@ -318,7 +337,8 @@ func TestE2EEveryVectorGetsTheAnswerTheContractHasForIt(t *testing.T) {
 	h.awaitEnd()
 	require.Zero(t, h.process.ProcessState.ExitCode())
 	require.Equal(t, 34, requests)
-	require.Greater(t, answered, 20)
+	// What is for Windows, and a service's name with quotes and an accent.
+	require.Equal(t, 3, refusals)
 }
 
 func TestE2EFramesTheContractRejectsGetAnErrorAndTheConnectionLives(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -125,22 +126,40 @@ func (c *container) ping(to netip.Addr, args ...string) error {
 	return err
 }
 
-// lookup asks a name server by dig(1).
-func (c *container) lookup(server netip.Addr, name, kind string, args ...string) ([]netip.Addr, error) {
-	args = append([]string{"@" + server.String(), "+short", "+time=2", "+tries=2", name, kind}, args...)
-	out, err := c.run("dig", args...)
+// lookup asks a name server for the addresses of a name.
+func (c *container) lookup(network string, server netip.Addr, name string, kind uint16) ([]netip.Addr, error) {
+	conn, err := c.dial(network, netip.AddrPortFrom(server, 53))
 	if err != nil {
 		return nil, err
 	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(3 * time.Second))
+	co := &dns.Conn{Conn: conn}
+	if err := co.WriteMsg(new(dns.Msg).SetQuestion(name+".", kind)); err != nil {
+		return nil, err
+	}
+	answer, err := co.ReadMsg()
+	if err != nil {
+		return nil, fmt.Errorf("%s asks %s for %s: %w", c.name, server, name, err)
+	}
 	var addrs []netip.Addr
-	for _, field := range strings.Fields(out) {
-		a, err := netip.ParseAddr(field)
-		if err != nil {
-			return nil, fmt.Errorf("in %s: dig %s: %s", c.name, strings.Join(args, " "), out)
+	for _, record := range answer.Answer {
+		switch record := record.(type) {
+		case *dns.A:
+			a, _ := netip.AddrFromSlice(record.A.To4())
+			addrs = append(addrs, a)
+		case *dns.AAAA:
+			a, _ := netip.AddrFromSlice(record.AAAA)
+			addrs = append(addrs, a)
 		}
-		addrs = append(addrs, a)
 	}
 	return addrs, nil
+}
+
+// dig asks a name server as a person would, by dig(1).
+func (c *container) dig(args ...string) (string, error) {
+	out, err := c.run("dig", append([]string{"+short", "+time=2", "+tries=2"}, args...)...)
+	return strings.TrimSpace(out), err
 }
 
 // transfer sends bytes from a container to the echo of another and back at once,

@@ -36,6 +36,7 @@ func TestE2EAPublishedPortLeadsToItsContainerFromEverywhere(t *testing.T) {
 	h.attach(other, "web", false)
 	h.attach(api, "api", false)
 	web.echo()
+	api.echo()
 
 	var published []wire.PublishedPort
 	for _, proto := range []wire.Proto{wire.TCP, wire.UDP} {
@@ -48,7 +49,7 @@ func TestE2EAPublishedPortLeadsToItsContainerFromEverywhere(t *testing.T) {
 			published = append(published, port)
 		}
 	}
-	picked, err := h.PublishPort(h.ctx, wire.PublishPort{Proto: wire.TCP, IP: family(web.at, false), TargetPort: echoPort})
+	picked, err := h.PublishPort(h.ctx, wire.PublishPort{Proto: wire.TCP, IP: family(api.at, false), TargetPort: echoPort})
 	require.NoError(t, err)
 	require.NotZero(t, picked.HostPort)
 	_, err = h.PublishPort(h.ctx, wire.PublishPort{Proto: wire.TCP, HostPort: 8080, IP: family(api.at, false), TargetPort: echoPort})

@@ -117,7 +117,7 @@ func (o *order) arrange() error {
 		err = unix.Mount("none", o.Hide, "tmpfs", 0, "")
 	}
 	if o.Tiny != "" && err == nil {
-		err = unix.Mount("none", o.Tiny, "tmpfs", 0, "size="+cmp.Or(o.TinySize, "16k"))
+		err = unix.Mount("none", o.Tiny, "tmpfs", 0, "mode=0700,size="+cmp.Or(o.TinySize, "16k"))
 	}
 	if o.ReadOnly != "" && err == nil {
 		if err = unix.Mount(o.ReadOnly, o.ReadOnly, "", unix.MS_BIND, ""); err == nil {

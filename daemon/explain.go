@@ -77,13 +77,13 @@ func (t *tracer) trace() {
 		t.drop(reasonNoContainer, "source", "nothing sends from %v", t.src.addr)
 		return
 	}
-	t.translate()
+	published := t.translate()
 	to := t.d.locate(t.dst)
 	switch {
 	case to.kind == atHere:
 		t.hop("route", "%v is %s", t.dst, to.text)
 		t.end(verdictDelivered)
-	case t.src.kind == atOutside && t.d.inCluster(t.dst):
+	case t.src.kind == atOutside && t.d.inCluster(t.dst) && !published:
 		t.drop(packet.Filtered.String(), "filter", "the overlay's addresses are not taken from outside: publish_port makes a port of %v one of the host", t.dst)
 	case t.d.host == nil:
 		t.rootless(to)
@@ -92,11 +92,12 @@ func (t *tracer) trace() {
 	}
 }
 
-// translate follows published ports.
-func (t *tracer) translate() {
+// translate follows a published port, and reports whether it is one. Packets to ::1
+// cannot be led elsewhere: Linux lets them leave by no other link.
+func (t *tracer) translate() bool {
 	at := hostPort{t.proto, t.dst, t.port}
-	if t.port == 0 || t.d.locate(t.dst).kind != atHere {
-		return
+	if t.port == 0 || t.dst == netip.IPv6Loopback() || t.d.locate(t.dst).kind != atHere {
+		return false
 	}
 	p := &t.d.ports
 	p.mu.RLock()
@@ -106,9 +107,10 @@ func (t *tracer) translate() {
 		if to.Addr().Is4() == t.dst.Is4() && (published.every() || published.ip == t.dst) {
 			t.hop("nat", "%v is published: it leads to %v", published, to)
 			t.dst, t.port = to.Addr(), to.Port()
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // rootless is the way of a packet of the node's own TCP/IP stack.

@@ -183,6 +183,7 @@ func guestConfig(a *state.Attachment, g *globalView) (wire.Response, error) {
 		ListenPort: g.Port,
 		DNSServer:  a.DNSServer,
 		DNSDomain:  a.DNSDomain,
+		Addresses:  a.Addrs,
 	}
 	if !a.PrivateKey.IsZero() {
 		text, err := a.PrivateKey.MarshalText()

@@ -142,9 +142,8 @@ func (d *Daemon) serveNames(a netip.Addr) {
 	s := &nameService{addr: a, err: errNotYet, stop: make(chan struct{}), ended: make(chan struct{})}
 	n.serving[a] = s
 	n.mu.Unlock()
-	tried := make(chan struct{})
-	go d.runNames(s, tried)
-	<-tried // so that who asks for it finds it there
+	first := d.tryNames(s) // so that who asks for it finds it there
+	go d.runNames(s, first)
 }
 
 func (d *Daemon) quitNames(a netip.Addr) {
@@ -160,33 +159,40 @@ func (d *Daemon) quitNames(a netip.Addr) {
 	d.toldNames(s, nil)
 }
 
-// runNames serves names on an address until s is stopped.
-func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
-	defer close(s.ended)
+// An attempt is one to serve names on an address.
+type attempt struct {
+	server  *nameServer
+	stack   *netstack.Stack // nil: the kernel's
+	sockets []io.Closer
+	err     error // why there are none
+}
+
+func (d *Daemon) tryNames(s *nameService) attempt {
 	n := &d.names
-	for wait := firstListen; ; {
-		n.mu.RLock()
-		server := n.server
-		n.mu.RUnlock()
-		stack := d.stack()
-		sockets, err := d.listenNames(server, stack, s.addr)
-		d.toldNames(s, err)
-		if tried != nil {
-			close(tried)
-			tried = nil
-		}
-		if err == nil {
-			wait = firstListen
-			if !d.awaitChange(s, server, stack) {
-				closeAll(sockets)
+	n.mu.RLock()
+	at := attempt{server: n.server, stack: d.stack()}
+	n.mu.RUnlock()
+	at.sockets, at.err = d.listenNames(at.server, at.stack, s.addr)
+	d.toldNames(s, at.err)
+	return at
+}
+
+// runNames serves names on an address until s is stopped.
+func (d *Daemon) runNames(s *nameService, at attempt) {
+	defer close(s.ended)
+	for wait := firstListen; ; at = d.tryNames(s) {
+		if at.err == nil {
+			if !d.awaitChange(s, at) {
+				closeAll(at.sockets)
 				return
 			}
+			wait = firstListen
 			continue
 		}
 		select {
 		case <-s.stop:
 			return
-		case <-server.replaced:
+		case <-at.server.replaced:
 		case <-time.After(wait):
 			wait = min(2*wait, lastListen)
 		}
@@ -196,9 +202,9 @@ func (d *Daemon) runNames(s *nameService, tried chan<- struct{}) {
 // awaitChange waits until what s listens with is closed, because there is another
 // server or, for a rootless node, another stack, or until s is to end: then it
 // returns false.
-func (d *Daemon) awaitChange(s *nameService, server *nameServer, stack *netstack.Stack) bool {
+func (d *Daemon) awaitChange(s *nameService, at attempt) bool {
 	var look <-chan time.Time
-	if stack != nil {
+	if at.stack != nil {
 		t := time.NewTicker(monitorEvery)
 		defer t.Stop()
 		look = t.C
@@ -207,10 +213,11 @@ func (d *Daemon) awaitChange(s *nameService, server *nameServer, stack *netstack
 		select {
 		case <-s.stop:
 			return false
-		case <-server.replaced:
+		case <-at.server.replaced:
 			return true
 		case <-look:
-			if d.stack() != stack {
+			if d.stack() != at.stack {
+				closeAll(at.sockets)
 				return true
 			}
 		}

@@ -14,8 +14,6 @@ import (
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/dnsd"
 	"github.com/overlayd/overlayd/internal/hostnet"
-	"github.com/overlayd/overlayd/netstack"
-	"github.com/overlayd/overlayd/overlay"
 	"github.com/stretchr/testify/require"
 )
 
@@ -177,46 +175,24 @@ func TestNamesThatCannotBeServedYetAreServedLater(t *testing.T) {
 	require.Empty(t, d.degraded())
 }
 
-// newRootless makes a daemon whose node is a TCP/IP stack of its own.
-func newRootless(t testing.TB) *Daemon {
-	t.Helper()
-	d := newParts(t)
-	d.mode = ModeRootless
-	d.setStack(t)
-	return d
-}
-
-// setStack makes the node's overlay anew.
-func (d *Daemon) setStack(t testing.TB) {
-	t.Helper()
-	addrs := []netip.Prefix{netip.MustParsePrefix("10.200.0.1/16"), netip.MustParsePrefix("fd00:200::1/48")}
-	stack, err := netstack.New(netstack.Config{Addrs: addrs})
-	require.NoError(t, err)
-	key, err := overlay.GeneratePrivateKey()
-	require.NoError(t, err)
-	node, err := overlay.New(overlay.Config{PrivateKey: key, Device: stack.Device(), Logger: d.log})
-	require.NoError(t, err)
-	t.Cleanup(func() { node.Close() })
-	v := &device{}
-	v.now.Store(&tunnel{node: node, stack: stack, addrs: addrs})
-	view := *d.global.load()
-	view.device, view.Addrs = v, addrs
-	d.global.view.Store(&view)
-}
-
 func TestNamesAreServedOnTheStackOfARootlessNode(t *testing.T) {
 	d := newParts(t)
 	d.mode = ModeRootless
 	require.NoError(t, d.openNames(nil))
 	t.Cleanup(d.closeNames)
 	node := netip.MustParseAddr("10.200.0.1")
+	d.serveNames(node) // a gateway, as far as is known
+	require.Empty(t, d.names.serving)
+	view := *d.global.load()
+	view.Addrs = []netip.Prefix{netip.PrefixFrom(node, 16)}
+	d.global.view.Store(&view)
 	d.serveNames(node)
 	require.Contains(t, d.degraded()[partDNS], "has no network yet")
 	d.quitNames(node)
 	register(t, d, "web", "10.200.1.1", wire.DNSReplace)
 
 	for range 2 { // the second stack takes the place of the first
-		d.setStack(t)
+		d.setStack(t, "10.200.0.1/16")
 		d.serveNames(node)
 		for _, network := range []string{"udp", "tcp"} {
 			resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

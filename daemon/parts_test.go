@@ -5,14 +5,13 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/internal/state"
-	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/testnet"
 	"github.com/overlayd/overlayd/ipam"
+	"github.com/overlayd/overlayd/netstack"
 	"github.com/overlayd/overlayd/overlay"
 	"github.com/stretchr/testify/require"
 )
@@ -71,26 +70,6 @@ func inNamespace(t *testing.T) bool {
 	return false
 }
 
-// A told keeps the events that a daemon publishes.
-type told struct {
-	mu     sync.Mutex
-	events []wire.Event
-}
-
-func (l *told) add(e wire.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.events = append(l.events, e)
-}
-
-func (l *told) take() []wire.Event {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	events := l.events
-	l.events = nil
-	return events
-}
-
 // addTestPeer gives the node's device a peer, whose key begins with n.
 func addTestPeer(t testing.TB, d *Daemon, n byte, endpoint string, allowed ...string) overlay.PublicKey {
 	t.Helper()
@@ -100,4 +79,49 @@ func addTestPeer(t testing.TB, d *Daemon, n byte, endpoint string, allowed ...st
 	}
 	require.NoError(t, d.global.load().device.node().SetPeer(context.Background(), p))
 	return p.PublicKey
+}
+
+// newRootless makes a daemon whose node is a TCP/IP stack of its own.
+func newRootless(t testing.TB) *Daemon {
+	t.Helper()
+	d := newParts(t)
+	d.mode = ModeRootless
+	d.setStack(t, "10.200.0.1/16", "fd00:200::1/48")
+	return d
+}
+
+// setStack makes the node's overlay anew.
+func (d *Daemon) setStack(t testing.TB, of ...string) {
+	t.Helper()
+	var addrs []netip.Prefix
+	for _, a := range of {
+		addrs = append(addrs, netip.MustParsePrefix(a))
+	}
+	stack, err := netstack.New(netstack.Config{Addrs: addrs})
+	require.NoError(t, err)
+	key, err := overlay.GeneratePrivateKey()
+	require.NoError(t, err)
+	node, err := overlay.New(overlay.Config{PrivateKey: key, Device: stack.Device(), Logger: d.log})
+	require.NoError(t, err)
+	t.Cleanup(func() { node.Close() })
+	v := &device{d: d, name: "ovl-t-g", set: make(map[overlay.PublicKey]overlay.Peer)}
+	v.now.Store(&tunnel{node: node, stack: stack, addrs: addrs})
+	view := *d.global.load()
+	view.device, view.Addrs = v, addrs
+	d.global.view.Store(&view)
+}
+
+// makePeers makes the nodes of two daemons peers of each other; the second gets another
+// address.
+func makePeers(t testing.TB, a, b *Daemon) {
+	t.Helper()
+	b.setStack(t, "10.200.0.2/16", "fd00:200::2/48")
+	for _, end := range []struct{ of, peer *Daemon }{{a, b}, {b, a}} {
+		peer := end.peer.global.load().device
+		p := overlay.Peer{PublicKey: peer.node().PublicKey(), Endpoint: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), peer.node().ListenPort()).String()}
+		for _, addr := range peer.addrs() {
+			p.AllowedIPs = append(p.AllowedIPs, netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen()))
+		}
+		require.NoError(t, end.of.global.load().device.node().SetPeer(context.Background(), p))
+	}
 }

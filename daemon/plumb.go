@@ -155,7 +155,7 @@ func (d *Daemon) plug(st *steps, step string, v hostnet.Veth) error {
 func (d *Daemon) lay(v hostnet.Veth) error {
 	link, err := d.host.AddVeth(v)
 	if errors.Is(err, fs.ErrExist) {
-		return &Error{Code: wire.Conflict, Msg: fmt.Sprintf("make %s in the container", v.Container), Err: err}
+		return &Error{Code: wire.Conflict, Field: fieldPID, Msg: fmt.Sprintf("%s cannot be made in the container", v.Container), Err: err}
 	}
 	if err == nil && v.Bridge == 0 {
 		if err = d.prefer(v, link.Index); err != nil {
@@ -163,7 +163,7 @@ func (d *Daemon) lay(v hostnet.Veth) error {
 		}
 	}
 	if err != nil {
-		return because(err, "make %s in the container", v.Container)
+		return because(err, "%s cannot be made in the container", v.Container)
 	}
 	return nil
 }

@@ -7,8 +7,9 @@ import (
 )
 
 // gVisor's TCP acknowledges what it received before the program that reads it
-// has run. Where the program answers at once, as in any request and response,
-// the acknowledgement is then followed by a segment that says the same and more.
+// has run. Where the program answers at once, as in any request and response, or
+// closes, the acknowledgement is then followed by a segment that says the same and
+// more.
 // It costs as much as the answer: a datagram, and everything on its way.
 
 // The longest header of a pure acknowledgement that may be superseded: IPv6, TCP
@@ -31,15 +32,15 @@ func pureAck(t *queued) header.TCP {
 	return h
 }
 
-// supersedes reports whether next, sent right after last, carries data on the
-// same connection and acknowledges at least as much as last, which does nothing
+// supersedes reports whether next, sent right after last, carries data or the end
+// of it on the same connection and acknowledges at least as much as last, which does nothing
 // else. Acknowledgements are cumulative (RFC 9293 section 3.4), so last says
 // nothing then. Those that count by themselves, as duplicates, tell of missing
 // segments and are not pure; where SACK was not agreed on they may be taken for
 // pure ones, and fast retransmission waits for the next.
 func supersedes(next, last *queued) bool {
 	p := next.pkt
-	if p.TransportProtocolNumber != header.TCPProtocolNumber || p.Data().Size() == 0 {
+	if p.TransportProtocolNumber != header.TCPProtocolNumber {
 		return false
 	}
 	ack := pureAck(last)
@@ -48,6 +49,7 @@ func supersedes(next, last *queued) bool {
 	}
 	h := header.TCP(p.TransportHeader().Slice())
 	return len(h) >= header.TCPMinimumSize && h.Flags()&header.TCPFlagAck != 0 &&
+		(p.Data().Size() != 0 || h.Flags()&header.TCPFlagFin != 0) &&
 		h.SourcePort() == ack.SourcePort() && h.DestinationPort() == ack.DestinationPort() &&
 		int32(h.AckNumber()-ack.AckNumber()) >= 0 &&
 		p.EgressRoute.RemoteAddress == last.pkt.EgressRoute.RemoteAddress &&

@@ -58,6 +58,7 @@ func TestAnAcknowledgementGivesWayToDataThatSaysTheSame(t *testing.T) {
 		"what is missing is told":      {[]sent{{1, 5, ack, sack, ""}, {1, 5, data, timestamps, "x"}}, []int{0, 1}},
 		"a reset behind it":            {[]sent{{1, 5, ack, nil, ""}, {1, 5, header.TCPFlagRst | ack, nil, ""}}, []int{0, 1}},
 		"a FIN with data behind it":    {[]sent{{1, 5, ack, nil, ""}, {1, 5, header.TCPFlagFin | data, nil, "x"}}, []int{1}},
+		"a FIN right behind it":        {[]sent{{1, 5, ack, nil, ""}, {1, 5, header.TCPFlagFin | ack, nil, ""}}, []int{1}},
 		"it ends the connection":       {[]sent{{1, 5, header.TCPFlagFin | ack, nil, ""}, {1, 5, data, nil, "x"}}, []int{0, 1}},
 		"it has data itself":           {[]sent{{1, 5, data, nil, "a"}, {1, 5, data, nil, "b"}}, []int{0, 1}},
 		"it says congestion was heard": {[]sent{{1, 5, header.TCPFlags(0x40) | ack, nil, ""}, {1, 5, data, nil, "x"}}, []int{0, 1}},

@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/overlayd/overlayd/packet"
 	"github.com/stretchr/testify/require"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 func testDeadline(t testing.TB) time.Time {
@@ -174,31 +176,56 @@ func TestCloseUnderTraffic(t *testing.T) {
 	}
 }
 
-// The side that closes first is left in TIME-WAIT, for a minute.
 func TestClosedConnectionsThatLingerAreBounded(t *testing.T) {
-	a, b := newPair(t)
-	l, err := b.Listen("tcp", ":80")
-	require.NoError(t, err)
-	defer l.Close()
-	lingering := func(s *Stack) int {
-		s.orphans.mu.Lock()
-		defer s.orphans.mu.Unlock()
-		return s.orphans.list.Len()
+	const more = 100
+	for name, test := range map[string]struct {
+		peerCloses bool
+		linger     int
+		resets     int64
+	}{
+		"in TIME-WAIT, no more begin to":          {peerCloses: true, linger: maxOrphans / 2, resets: 0},
+		"for the peer's end, the oldest is reset": {peerCloses: false, linger: maxOrphans, resets: more},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var resets atomic.Int64
+			counting := func() func(from *packet.Batch, to packet.Device) error {
+				return func(from *packet.Batch, to packet.Device) error {
+					for i := range from.Packets {
+						if header.TCP(from.Packets[i].Transport()).Flags()&header.TCPFlagRst != 0 {
+							resets.Add(1)
+						}
+					}
+					return to.WriteBatch(from)
+				}
+			}
+			a, b := newPairOver(t, Config{}, counting, counting)
+			l, err := b.Listen("tcp", ":80")
+			require.NoError(t, err)
+			defer l.Close()
+			lingering := func(s *Stack) int {
+				s.orphans.mu.Lock()
+				defer s.orphans.mu.Unlock()
+				return s.orphans.list.Len()
+			}
+			for range maxOrphans + more {
+				client, err := a.DialContext(testContext(t), "tcp", addrPort(addrB4, "80"))
+				require.NoError(t, err)
+				server, err := l.Accept()
+				require.NoError(t, err)
+				_, err = client.Write([]byte("the last"))
+				require.NoError(t, err)
+				require.NoError(t, client.Close())
+				got, err := io.ReadAll(server)
+				require.NoError(t, err)
+				require.Equal(t, "the last", string(got))
+				if test.peerCloses {
+					require.NoError(t, server.Close())
+				}
+			}
+			require.Eventually(t, func() bool { return lingering(a) == test.linger && resets.Load() == test.resets }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return lingering(b) == 0 }, 10*time.Second, time.Millisecond,
+				"those that ended by themselves are forgotten")
+		})
 	}
-	for range maxOrphans + 100 {
-		client, err := a.DialContext(testContext(t), "tcp", addrPort(addrB4, "80"))
-		require.NoError(t, err)
-		server, err := l.Accept()
-		require.NoError(t, err)
-		_, err = client.Write([]byte("the last"))
-		require.NoError(t, err)
-		require.NoError(t, client.Close())
-		got, err := io.ReadAll(server)
-		require.NoError(t, err)
-		require.Equal(t, "the last", string(got))
-		require.NoError(t, server.Close())
-	}
-	require.Equal(t, maxOrphans, lingering(a))
-	require.Eventually(t, func() bool { return lingering(b) == 0 }, 10*time.Second, time.Millisecond,
-		"those that ended by themselves are forgotten")
 }

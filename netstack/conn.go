@@ -56,8 +56,9 @@ type tcpConn struct {
 	local, remote *net.TCPAddr
 	closing       sync.Once
 
-	in  side
-	dst tcpip.SliceWriter // under in.mu
+	in     side
+	dst    tcpip.SliceWriter // under in.mu
+	buffer recvBuffer        // its gauge under in.mu
 
 	out side
 	src bytes.Reader // under out.mu
@@ -78,6 +79,7 @@ func newTCPConn(s *Stack, ep tcpip.Endpoint, queue *waiter.Queue) (*tcpConn, tcp
 	c.in.init(queue, waiter.ReadableEvents)
 	c.out.init(queue, waiter.WritableEvents)
 	c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+	c.buffer.gauge.rtt = s.reach.extend(ep)
 	s.track(c)
 	return c, nil
 }
@@ -110,7 +112,7 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 		c.dst = nil
 		switch err.(type) {
 		case nil:
-			c.ep.ModerateRecvBuf(res.Count)
+			c.moderate(res.Count)
 			return res.Count, nil
 		case *tcpip.ErrWouldBlock:
 		case *tcpip.ErrClosedForReceive:
@@ -229,7 +231,7 @@ func (c *tcpConn) SetReadBuffer(bytes int) error {
 	if err := c.in.deadline.err(); err == net.ErrClosed {
 		return c.opError("set", err)
 	}
-	c.ep.SocketOptions().SetReceiveBufferSize(int64(bytes), true)
+	c.fixRecvBuffer(bytes, true)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -13,14 +14,19 @@ import (
 // written, to wait for the peer's end, or in TIME-WAIT for a minute. Each holds
 // some 8 KB, and a client that connects as fast as it can leaves ten thousand a
 // second.
+//
+// From half of that on none begins to linger in TIME-WAIT, as on Linux beyond
+// tcp_max_tw_buckets, and the rest is left to the others.
 const maxOrphans = 2048
 
 // orphans are the closed connections that linger, oldest first. When there are
-// too many, the oldest is cut short, as on Linux beyond tcp_max_tw_buckets and
-// tcp_max_orphans.
+// too many, the oldest is reset, as on Linux beyond tcp_max_orphans.
 type orphans struct {
-	mu   sync.Mutex
-	list list.List // of *orphan
+	ip *stack.Stack
+
+	mu      sync.Mutex
+	list    list.List // of *orphan
+	crowded bool      // there is no TIME-WAIT
 }
 
 type orphan struct {
@@ -36,6 +42,7 @@ func (o *orphans) add(ep tcpip.Endpoint, queue *waiter.Queue) {
 	var oldest *orphan
 	o.mu.Lock()
 	k.element = o.list.PushBack(k)
+	o.countLocked()
 	if o.list.Len() > maxOrphans {
 		oldest = o.list.Front().Value.(*orphan)
 		oldest.removeLocked()
@@ -64,5 +71,20 @@ func (k *orphan) removeLocked() {
 	if k.element != nil {
 		k.all.list.Remove(k.element)
 		k.element = nil
+		k.all.countLocked()
 	}
+}
+
+// countLocked decides whether there is TIME-WAIT.
+func (o *orphans) countLocked() {
+	crowded := o.list.Len() > maxOrphans/2
+	if crowded == o.crowded {
+		return
+	}
+	o.crowded = crowded
+	wait := tcpip.TCPTimeWaitTimeoutOption(tcp.DefaultTCPTimeWaitTimeout)
+	if crowded {
+		wait = 0
+	}
+	o.ip.SetTransportProtocolOption(tcp.ProtocolNumber, &wait) // fails for none of its own options
 }

@@ -59,6 +59,7 @@ type Stack struct {
 	mtu  int
 
 	ip     *stack.Stack
+	reach  reach
 	in4    stack.NetworkEndpoint // takes inbound packets
 	in6    stack.NetworkEndpoint
 	device device
@@ -106,6 +107,7 @@ func New(config Config) (*Stack, error) {
 	s := &Stack{
 		name:      config.Name,
 		mtu:       config.MTU,
+		reach:     config.TCP.reach(),
 		done:      make(chan struct{}),
 		listeners: make(map[*tcpListener]struct{}),
 		sockets:   make(map[socket]struct{}),
@@ -115,6 +117,7 @@ func New(config Config) (*Stack, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		HandleLocal:        true, // packets to our own addresses stay inside
 	})
+	s.orphans.ip = s.ip
 	s.device.init(s)
 	s.resolver = &net.Resolver{PreferGo: true, Dial: s.dialDNS}
 	if err := s.setUp(config); err != nil {

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -16,6 +17,8 @@ const (
 
 	defaultRecvBuffer        = 4 << 20
 	defaultSendBuffer        = 4 << 20
+	farBuffer                = 8 << 20 // in place of those where the path is long
+	farRTT                   = 30 * time.Millisecond
 	defaultCongestionControl = "cubic"
 	defaultLossDetection     = "sack"
 )
@@ -23,13 +26,19 @@ const (
 // TCP are the settings of a stack's TCP.
 type TCP struct {
 	// RecvBuffer is how many bytes a connection's receive buffer may grow to. Half
-	// of it is the largest window, so that a path of 66 ms takes 250 Mbit/s. 0 means
-	// 4 MiB: with more, a few connections at once run over the socket buffer that the
-	// system gives the tunnel, and lose what they have to send again.
+	// of it is the largest window.
+	//
+	// 0 means 4 MiB, and 8 MiB for a connection whose handshake took 30 ms or more
+	// and that its window then holds up, so that a path of 66 ms takes 500 Mbit/s.
+	// gVisor grows buffers until they are full however short the path is, and with
+	// more than 4 MiB a few connections at once run over the socket buffer that the
+	// system gives the tunnel, or one over the queue of a slower link, and lose what
+	// they have to send again.
 	RecvBuffer int
 
-	// SendBuffer is how many bytes a connection's send buffer may grow to. 0 means
-	// 4 MiB.
+	// SendBuffer is how many bytes a connection's send buffer may grow to. Half of
+	// it is what may be under way. 0 means 4 MiB, and 8 MiB for a connection whose
+	// handshake took 30 ms or more.
 	SendBuffer int
 
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681). Empty means

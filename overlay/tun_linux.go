@@ -124,6 +124,11 @@ func unavailable(op string, err error) error {
 	return fmt.Errorf("%w: %s: %w; %s, or use a netstack, which needs neither", ErrTUNUnavailable, op, err, help)
 }
 
+// transmitQueue is how many packets wait for us to read them, as many as for
+// Linux's own WireGuard (DEFAULT_TX_QUEUE_LEN). A TUN's own 500 are, of small
+// packets, less than come while the system lets others run.
+const transmitQueue = 1000
+
 // configure makes the interface what it is to be.
 //
 // Its gso_max_size stays at 64 KB, although what fits one send of sealed segments
@@ -142,6 +147,9 @@ func (t *TUN) configure(config TUNConfig) (err error) {
 		return err
 	}
 	if err := t.host.SetMTU(link.Index, config.MTU); err != nil {
+		return err
+	}
+	if err := t.host.SetQueue(link.Index, transmitQueue); err != nil {
 		return err
 	}
 	if err := t.host.SetUp(link.Index); err != nil {

@@ -72,6 +72,7 @@ func TestTUNIsThereFromOpenToClose(t *testing.T) {
 
 	link := inIP(t, ns, "addr", "show", "dev", "ovl0")[0]
 	require.EqualValues(t, 1300, link["mtu"])
+	require.EqualValues(t, transmitQueue, link["txqlen"])
 	require.Subset(t, link["flags"], []any{"UP", "LOWER_UP", "POINTOPOINT", "NOARP"})
 	require.NotContains(t, link["flags"], "MULTICAST")
 	var addrs []string

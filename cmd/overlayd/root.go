@@ -50,7 +50,7 @@ is run/overlayd.sock in that folder.
 			root.AddCommand(c)
 		}
 	}
-	grouped(groupDaemon, serve.command(), a.shutdownCommand())
+	grouped(groupDaemon, serve.command(), a.shutdownCommand(), a.cleanupCommand())
 	grouped(groupShow, a.asking(
 		a.statusCommand(), a.peersCommand(), a.servicesCommand(), a.attachmentsCommand(), a.leasesCommand(),
 		a.dnsCommand(), a.portsCommand(), a.explainCommand(), a.eventsCommand(), a.versionCommand())...)

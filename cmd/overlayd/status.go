@@ -90,7 +90,7 @@ func (p *page) node(s wire.Status) {
 		counted(int(s.AttachmentCount), "container attached", "containers attached"),
 		optional("", ports(s.NAT.PortCount)))
 	if d := s.DNS; d.Zone != "" {
-		fact("names", fmt.Sprintf("%d in %s", d.Names, d.Zone), optional("served at ", joined(d.Addresses)),
+		fact("names", fmt.Sprintf("%d in %s", d.Names, d.Zone), optional("served at ", few(d.Addresses)),
 			counted(int(d.Queries), "query", "queries"), optional("", failures(d.Failures)))
 	}
 	if n := s.NAT; n.Enabled {
@@ -230,6 +230,15 @@ func joinWords(words []string) string {
 		b.WriteString(w)
 	}
 	return b.String()
+}
+
+// few is a list's first values, and how many more there are.
+func few[T fmt.Stringer](all []T) string {
+	const most = 2
+	if len(all) <= most+1 {
+		return joined(all)
+	}
+	return fmt.Sprintf("%s and %d more", joined(all[:most]), len(all)-most)
 }
 
 // optional is a value with words before it, or nothing.

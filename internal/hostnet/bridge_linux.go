@@ -116,8 +116,8 @@ func (h *Handle) setAddrs(link Link, addrs []netip.Prefix) error {
 	if slices.ContainsFunc(addrs, is6) {
 		if !hasIPv6() {
 			want = slices.DeleteFunc(want, is6)
-		} else if local, ok := linkLocal(link.MAC); ok {
-			want = append(want, local)
+		} else if mac, err := net.ParseMAC(link.MAC); err == nil {
+			want = append(want, linkLocal(mac))
 		}
 	}
 	has, err := h.Addrs(link.Index)
@@ -141,25 +141,24 @@ func (h *Handle) setAddrs(link Link, addrs []netip.Prefix) error {
 	return nil
 }
 
-// confine keeps what others send on one of our links from changing how the host
-// reaches the world: no routes by IPv6 router advertisements. With it IPv6 is
-// allowed on the link, if it is to be used and disabled by default.
+// confine keeps what others send on one of the host's links from changing how the host
+// reaches the world: no routes by IPv6 router advertisements. With it IPv6 is allowed
+// on the link, if it is to be used and off by default. Where the kernel has no such
+// parameters, or they are not ours to write (in a container they often are mounted
+// read-only), they stay as they are.
 func (h *Handle) confine(link string, six bool) error {
 	return h.namespace.do(func() error {
-		confine(link, six)
+		_ = writeParameter("/proc/sys/net/ipv6/conf/"+link+"/accept_ra", "0")
+		if six {
+			allowIPv6(link)
+		}
 		return nil
 	})
 }
 
-// confine is Handle.confine for the calling thread's namespace. Where the kernel has
-// no such parameters, or they are not ours to write (in a container they often are
-// mounted read-only), they stay as they are.
-func confine(link string, six bool) {
-	conf := "/proc/sys/net/ipv6/conf/" + link + "/"
-	writeParameter(conf+"accept_ra", "0")
-	if six {
-		writeParameter(conf+"disable_ipv6", "0")
-	}
+// allowIPv6 turns IPv6 on for a link of the calling thread's namespace.
+func allowIPv6(link string) {
+	_ = writeParameter("/proc/sys/net/ipv6/conf/"+link+"/disable_ipv6", "0")
 }
 
 // addBridge makes a bridge with a hardware address of its own.
@@ -213,13 +212,9 @@ func newMAC() net.HardwareAddr {
 
 // linkLocal is the IPv6 link-local address of a hardware address (RFC 4291
 // appendix A).
-func linkLocal(mac string) (netip.Prefix, bool) {
-	m, err := net.ParseMAC(mac)
-	if err != nil || len(m) != 6 {
-		return netip.Prefix{}, false
-	}
+func linkLocal(m net.HardwareAddr) netip.Prefix {
 	a := [16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]}
-	return netip.PrefixFrom(netip.AddrFrom16(a), 64), true
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
 func is6(p netip.Prefix) bool { return p.Addr().Is6() }

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName is of the one table that is ours, of family inet. Nothing else of the
-// host's rules is read or changed.
+// tableName is of the tables that are ours, one of family inet and, for what only
+// bridges see, one of family bridge. Nothing else of the host's rules is read or
+// changed.
 const tableName = "overlayd"
 
 // SetFirewall makes the host's rules for overlays what f says, in the place of those
@@ -52,33 +53,49 @@ func (h *Handle) SetFirewall(f Firewall) error {
 }
 
 // setRules changes the rules, but the first time of a handle, when they may be of
-// another version of us, or when they cannot be changed, makes them anew.
+// another version of us, or when they cannot be changed, makes them anew. A kernel
+// without the family bridge (CONFIG_NF_TABLES_BRIDGE) does without.
 func (h *Handle) setRules(f Firewall) error {
-	change := func(anew bool) error {
+	change := func(anew bool, tables ...*nftables.Table) error {
 		return h.transact(func(c *nftables.Conn) error {
-			r := &ruleset{Firewall: f, conn: c, table: table(), sets: map[string]*nftables.Set{}}
-			return r.change(anew)
+			for _, t := range tables {
+				r := &ruleset{Firewall: f, conn: c, table: t, sets: map[string]*nftables.Set{}}
+				if err := r.change(anew); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
-	if h.knowsRules.Load() && change(false) == nil {
+	if h.knowsRules.Load() && change(false, inetTable(), bridgeTable()) == nil {
 		return nil
 	}
-	err := change(true)
+	err := change(true, inetTable(), bridgeTable())
 	h.knowsRules.Store(err == nil)
+	if err != nil && change(true, inetTable()) == nil {
+		return nil
+	}
 	return err
 }
 
 // RemoveFirewall removes our rules. That there are none is no error.
 func (h *Handle) RemoveFirewall() error {
-	bridges, err := h.firewallBridges()
+	tables, err := h.tables()
+	if err == nil && len(tables) == 0 {
+		return nil
+	}
+	var bridges []string
+	if err == nil {
+		bridges, err = h.firewallBridges()
+	}
 	if err == nil {
 		err = h.routeLocalnet(bridges, false) // while it is guarded
 	}
 	if err == nil {
 		err = h.transact(func(c *nftables.Conn) error {
-			// What is not there cannot be removed, but made and removed at once.
-			c.AddTable(table())
-			c.DelTable(table())
+			for _, t := range tables {
+				c.DelTable(t)
+			}
 			return nil
 		})
 	}
@@ -90,20 +107,39 @@ func (h *Handle) RemoveFirewall() error {
 
 // HasFirewall reports whether rules of ours are there.
 func (h *Handle) HasFirewall() (bool, error) {
-	var has bool
-	err := h.nftables(func(c *nftables.Conn) error {
-		tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
-		has = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
-		return err
-	})
+	tables, err := h.tables()
 	if err != nil {
 		return false, fmt.Errorf("look for firewall: %w", err)
 	}
-	return has, nil
+	return len(tables) > 0, nil
 }
 
-func table() *nftables.Table {
+// tables returns those of ours that there are.
+func (h *Handle) tables() (ours []*nftables.Table, err error) {
+	err = h.nftables(func(c *nftables.Conn) error {
+		for _, want := range []*nftables.Table{inetTable(), bridgeTable()} {
+			there, err := c.ListTablesOfFamily(want.Family)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(there, func(t *nftables.Table) bool { return t.Name == want.Name }) {
+				ours = append(ours, want)
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, unix.EPROTONOSUPPORT) { // where none can be
+		return nil, nil
+	}
+	return ours, err
+}
+
+func inetTable() *nftables.Table {
 	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+}
+
+func bridgeTable() *nftables.Table {
+	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge}
 }
 
 // transact has the kernel do all that f asks for, or nothing.
@@ -143,12 +179,8 @@ func (h *Handle) nftables(f func(c *nftables.Conn) error) error {
 
 // firewallBridges returns the bridges the rules of now are for.
 func (h *Handle) firewallBridges() (names []string, err error) {
-	has, err := h.HasFirewall()
-	if err != nil || !has {
-		return nil, err
-	}
 	err = h.nftables(func(c *nftables.Conn) error {
-		elements, err := c.GetSetElements(&nftables.Set{Table: table(), Name: bridgeSet})
+		elements, err := c.GetSetElements(&nftables.Set{Table: inetTable(), Name: bridgeSet})
 		for _, e := range elements {
 			names = append(names, unix.ByteSliceToString(e.Key))
 		}

@@ -414,6 +414,39 @@ func TestSegmentsFitTheTunnel(t *testing.T) {
 	}
 }
 
+func TestAContainerCannotBeARouterToOthers(t *testing.T) {
+	s := newSite(t)
+	const hopLimit = 255 // by which a neighbour is known (RFC 4861 section 6.1.2)
+	advertise := func(lifetime byte) {
+		var conn net.PacketConn
+		var eth0 *net.Interface
+		var err error
+		s.a.Do(func() {
+			if eth0, err = net.InterfaceByName("eth0"); err == nil {
+				conn, err = net.ListenPacket("ip6:ipv6-icmp", "::")
+			}
+		})
+		require.NoError(t, err)
+		defer conn.Close()
+		raw, err := conn.(*net.IPConn).SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, hopLimit)
+		}))
+		require.NoError(t, err)
+		_, err = conn.WriteTo([]byte{134, 0, 0, 0, 64, 0, 0, lifetime, 0, 0, 0, 0, 0, 0, 0, 0}, &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: strconv.Itoa(eth0.Index)})
+		require.NoError(t, err)
+		reaches(t, s.a, "tcp", "[fd00:200:0:1::3]:80", "fd00:200:0:1::2") // comes after it
+	}
+	serve(t, s.b, "tcp", "[fd00:200:0:1::3]:80")
+	s.set(t)
+	advertise(100)
+	require.NotContains(t, s.b.run("ip", "-6", "route"), "proto ra")
+	require.NoError(t, s.RemoveFirewall())
+	advertise(101)
+	require.Contains(t, s.b.run("ip", "-6", "route"), "proto ra", "what the rule is against")
+}
+
 // segment is the largest a side sends.
 func segment(t testing.TB, conn net.Conn) (size int) {
 	t.Helper()
@@ -444,6 +477,27 @@ func TestWhatIsConnectedStaysSoWhenRulesChange(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, seen, got.String())
 		}
+		if port%10 == 0 {
+			s.open(t)
+		}
+	}
+}
+
+func TestRulesComeBackWhateverBecameOfThem(t *testing.T) {
+	s := newSite(t)
+	ports := []hostnet.Forward{forward("tcp", "", 8080, "10.200.1.2:80")}
+	s.set(t, ports...)
+	want := run(t, s.Namespace, "nft", "list", "ruleset")
+	for _, change := range []string{
+		"flush ruleset",
+		"flush table inet overlayd; delete table bridge overlayd",
+		"add rule inet overlayd forward drop; add element inet overlayd cluster4 { 192.0.2.0/24 }",
+		"delete table inet overlayd; table inet overlayd { set links { type ipv4_addr; }; chain guard { type filter hook input priority 0; policy drop; }; }",
+	} {
+		run(t, s.Namespace, "nft", change)
+		require.NotEqual(t, want, run(t, s.Namespace, "nft", "list", "ruleset"))
+		s.set(t, ports...)
+		require.Equal(t, want, run(t, s.Namespace, "nft", "list", "ruleset"))
 	}
 }
 
@@ -509,7 +563,7 @@ func TestTheSameRulesAreTheSameTable(t *testing.T) {
 
 func TestRemovingRulesLeavesThoseOfOthers(t *testing.T) {
 	s := newSite(t)
-	run(t, s.Namespace, "nft", "add table inet other; add chain inet other c { type filter hook forward priority 0; policy drop; }; add rule inet other c counter accept; add table ip overlayd")
+	run(t, s.Namespace, "nft", "add table inet other; add chain inet other c { type filter hook forward priority 0; policy drop; }; add rule inet other c counter accept; add table ip overlayd; add table bridge other")
 	before := run(t, s.Namespace, "nft", "--stateless", "list", "ruleset")
 	for _, want := range []bool{false, true, false} {
 		if want {

@@ -62,9 +62,10 @@ func TestALinkIsWhatTheKernelSays(t *testing.T) {
 	require.ErrorIs(t, err, unix.ENODEV)
 }
 
-func TestAddressesRoutesAndMTUReachTheKernel(t *testing.T) {
+func TestAddressesRoutesMTUAndQueueReachTheKernel(t *testing.T) {
 	ns, h, link := newLink(t)
 	require.NoError(t, h.SetMTU(link.Index, 1420))
+	require.NoError(t, h.SetQueue(link.Index, 700))
 	for _, addr := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
 		require.NoError(t, h.AddAddr(link.Index, netip.MustParsePrefix(addr)))
 	}
@@ -72,7 +73,9 @@ func TestAddressesRoutesAndMTUReachTheKernel(t *testing.T) {
 		require.NoError(t, h.AddRoute(link.Index, netip.MustParsePrefix(dst)))
 	}
 
-	require.EqualValues(t, 1420, ip(t, ns, "link", "show", "dev", "left")[0]["mtu"])
+	now := ip(t, ns, "link", "show", "dev", "left")[0]
+	require.EqualValues(t, 1420, now["mtu"])
+	require.EqualValues(t, 700, now["txqlen"])
 	var addrs []any
 	for _, a := range ip(t, ns, "addr", "show", "dev", "left", "scope", "global")[0]["addr_info"].([]any) {
 		if a := a.(map[string]any); a["local"] != nil { // ip leaves {} for what it filters

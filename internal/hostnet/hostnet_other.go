@@ -18,15 +18,19 @@ func (*Handle) Close() {}
 // Namespace tells which namespace the handle reaches.
 func (*Handle) Namespace() NamespaceID { return NamespaceID{} }
 
-func (*Handle) Link(int) (Link, error)             { return Link{}, errors.ErrUnsupported }
-func (*Handle) LinkByName(string) (Link, error)    { return Link{}, errors.ErrUnsupported }
-func (*Handle) Links() ([]Link, error)             { return nil, errors.ErrUnsupported }
-func (*Handle) DeleteLink(int) error               { return errors.ErrUnsupported }
-func (*Handle) SetAlias(int, string) error         { return errors.ErrUnsupported }
-func (*Handle) SetMaster(int, int) error           { return errors.ErrUnsupported }
-func (*Handle) SetProxy(int, netip.Addr) error     { return errors.ErrUnsupported }
-func (*Handle) DeleteProxy(int, netip.Addr) error  { return errors.ErrUnsupported }
-func (*Handle) SetMTU(int, int) error              { return errors.ErrUnsupported }
+func (*Handle) Link(int) (Link, error)            { return Link{}, errors.ErrUnsupported }
+func (*Handle) LinkByName(string) (Link, error)   { return Link{}, errors.ErrUnsupported }
+func (*Handle) Links() ([]Link, error)            { return nil, errors.ErrUnsupported }
+func (*Handle) DeleteLink(int) error              { return errors.ErrUnsupported }
+func (*Handle) SetAlias(int, string) error        { return errors.ErrUnsupported }
+func (*Handle) SetMaster(int, int) error          { return errors.ErrUnsupported }
+func (*Handle) SetProxy(int, netip.Addr) error    { return errors.ErrUnsupported }
+func (*Handle) DeleteProxy(int, netip.Addr) error { return errors.ErrUnsupported }
+func (*Handle) SetMTU(int, int) error             { return errors.ErrUnsupported }
+
+// SetQueue returns errors.ErrUnsupported.
+func (*Handle) SetQueue(int, int) error { return errors.ErrUnsupported }
+
 func (*Handle) SetUp(int) error                    { return errors.ErrUnsupported }
 func (*Handle) SetQuiet(int) error                 { return errors.ErrUnsupported }
 func (*Handle) AddAddr(int, netip.Prefix) error    { return errors.ErrUnsupported }
@@ -76,6 +80,3 @@ func ReadSysctl(string) (string, error) { return "", errors.ErrUnsupported }
 
 // WriteSysctl returns errors.ErrUnsupported.
 func WriteSysctl(string, string) error { return errors.ErrUnsupported }
-
-// ForwardingSysctls returns errors.ErrUnsupported.
-func ForwardingSysctls() ([]Sysctl, error) { return nil, errors.ErrUnsupported }

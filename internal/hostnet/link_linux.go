@@ -155,6 +155,14 @@ func (h *Handle) SetMTU(index, mtu int) error {
 	return nil
 }
 
+// SetQueue sets how many packets may wait to be transmitted by a link.
+func (h *Handle) SetQueue(index, packets int) error {
+	if err := h.netlink.LinkSetTxQLen(byIndex(index), packets); err != nil {
+		return fmt.Errorf("set the transmit queue's length to %d: %w", packets, err)
+	}
+	return nil
+}
+
 // SetUp sets a link up.
 func (h *Handle) SetUp(index int) error {
 	if err := h.netlink.LinkSetUp(byIndex(index)); err != nil {

@@ -3,6 +3,7 @@ package hostnet
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -96,6 +97,15 @@ func and(mask []byte) *expr.Bitwise {
 		SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1,
 		Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask)),
 	}
+}
+
+// isICMPv6 matches frames with a message of that, and loads its type.
+func isICMPv6() expressions {
+	return slices.Concat(
+		meta(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6)),
+		meta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_ICMPV6}),
+		expressions{&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Len: 1}},
+	)
 }
 
 // isPublished matches what came for a published port, ours or others' (IPS_DST_NAT of

@@ -12,7 +12,8 @@ import (
 // The names of sets, as nft(8) shows them.
 const (
 	bridgeSet = "bridges"
-	linkSet   = "links" // bridges and devices
+	linkSet   = "links"   // bridges and devices
+	routerSet = "routers" // kinds of ICMPv6 messages that are theirs or for them
 )
 
 // A family is what differs between IPv4 and IPv6 in rules.
@@ -40,7 +41,7 @@ var families = [2]*family{{
 	inside:   "inside6", cluster: "cluster6", ports: "ports6", portsOn: "ports_on6",
 }}
 
-// A ruleset is the table of a Firewall being put together. Which chains, rules and sets
+// A ruleset is a table of a Firewall being put together. Which chains, rules and sets
 // there are is always the same; what is looked up in the sets is the Firewall.
 type ruleset struct {
 	Firewall
@@ -60,6 +61,9 @@ func (r *ruleset) change(anew bool) error {
 		r.conn.DelTable(r.table) // there is one now
 		r.conn.AddTable(r.table)
 	}
+	if r.table.Family == nftables.TableFamilyBridge {
+		return r.addPortGuard()
+	}
 	if err := r.addSets(); err != nil {
 		return err
 	}
@@ -68,6 +72,23 @@ func (r *ruleset) change(anew bool) error {
 	r.addMasquerade()
 	r.addForward()
 	r.addOutput()
+	return nil
+}
+
+// addPortGuard drops what a container has no need to tell the others on its bridge, as
+// a bridge does not look at what it hands on: that it is a router (RFC 6105), and, to
+// each of a thousand, what groups it is in (RFC 3810), which is for routers and
+// bridges that look. Bridges have a hook for it at NF_BR_PRI_FILTER_BRIDGED.
+func (r *ruleset) addPortGuard() error {
+	err := r.addSet(&nftables.Set{Name: routerSet, KeyType: nftables.TypeICMP6Type}, []nftables.SetElement{
+		{Key: []byte{131}}, {Key: []byte{132}}, {Key: []byte{143}}, // listener report, done, report of version 2
+		{Key: []byte{133}}, {Key: []byte{134}}, {Key: []byte{137}}, // router solicitation, advertisement, redirect
+	})
+	if err != nil {
+		return err
+	}
+	c := r.hook("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(-200))
+	r.rule(c, inGroup(expr.MetaKeyIIFGROUP, cableGroup), isICMPv6(), expressions{r.lookup(routerSet)}, drop())
 	return nil
 }
 
@@ -83,7 +104,7 @@ func (r *ruleset) addGuard() {
 	v4 := families[0]
 	r.rule(c, r.inSet(expr.MetaKeyIIFNAME, bridgeSet), v4.is(), v4.within(v4.dest, v4.loopback), drop())
 	r.rule(c, r.inSet(expr.MetaKeyIIFNAME, linkSet), accept())
-	r.rule(c, inGroup(expr.MetaKeyIIFGROUP, routedGroup), accept())
+	r.rule(c, inGroup(expr.MetaKeyIIFGROUP, cableGroup), accept())
 	r.rule(c, isLoopback(expr.MetaKeyIIF), accept())
 	for _, f := range families {
 		r.rule(c, f.is(), r.addrIn(f, f.source, f.cluster), drop())
@@ -121,7 +142,7 @@ func (r *ruleset) addMasquerade() {
 		r.rule(c, isPublished(), f.is(), fromInside(), r.addrIn(f, f.dest, f.inside), masquerade())
 	}
 	// By its routed cable a container comes as another than it is on its bridge.
-	r.rule(c, isPublished(), inGroup(expr.MetaKeyIIFGROUP, routedGroup), masquerade())
+	r.rule(c, isPublished(), inGroup(expr.MetaKeyIIFGROUP, cableGroup), masquerade())
 	v4 := families[0]
 	r.rule(c, r.inSet(expr.MetaKeyOIFNAME, bridgeSet), v4.is(), v4.within(v4.source, v4.loopback), masquerade())
 }
@@ -159,7 +180,7 @@ func (r *ruleset) addRefusal(c *nftables.Chain) {
 
 // leaving matches what leaves by a link that is none of ours.
 func (r *ruleset) leaving() expressions {
-	return append(r.inSet(expr.MetaKeyOIFNAME, linkSet).not(), inGroup(expr.MetaKeyOIFGROUP, routedGroup).not()...)
+	return append(r.inSet(expr.MetaKeyOIFNAME, linkSet).not(), inGroup(expr.MetaKeyOIFGROUP, cableGroup).not()...)
 }
 
 // hook adds an empty chain that the kernel has packets pass.

@@ -76,8 +76,8 @@ func (h *Handle) checkMaster(v Veth, host netlink.Link) error {
 	if a.MasterIndex != v.Bridge {
 		return fmt.Errorf("a port of link %d, not %d", a.MasterIndex, v.Bridge)
 	}
-	if v.Bridge == 0 && a.Group != routedGroup {
-		return fmt.Errorf("in link group %d, not %d", a.Group, routedGroup)
+	if a.Group != cableGroup {
+		return fmt.Errorf("in link group %d, not %d", a.Group, cableGroup)
 	}
 	return nil
 }

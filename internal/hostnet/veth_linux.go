@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,12 +10,13 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// routedGroup is the group (ip-link(8)) of the host's ends that are routed, by which
-// the firewall knows them, however many there are: "ovl" in ASCII.
-const routedGroup = 0x6f766c
+// cableGroup is the group (ip-link(8)) of the host's ends of cables, by which the
+// firewall knows them, however many there are: "ovl" in ASCII.
+const cableGroup = 0x6f766c
 
 // AddVeth joins a namespace to the host by a cable and returns the host's end. When
 // it returns packets pass, in both directions and of both families; after an error
@@ -30,10 +32,9 @@ const routedGroup = 0x6f766c
 // route the namespace or the host has already. IPv6 is left out where the kernel
 // does not have it.
 //
-// It takes a dozen messages and no listing, whatever else is on the host.
-func (h *Handle) AddVeth(v Veth) (link Link, err error) {
-	v = v.known()
-	c := cable{Veth: v, hostMAC: newMAC(), containerMAC: newMAC()}
+// It takes some twenty messages and no listing, whatever else is on the host.
+func (h *Handle) AddVeth(v Veth) (Link, error) {
+	c := cable{Veth: v.known(), hostMAC: newMAC(), containerMAC: newMAC()}
 	if err := c.add(h); err != nil {
 		return Link{}, fmt.Errorf("cable from %s to %s: %w", v.Host, v.Container, err)
 	}
@@ -79,13 +80,10 @@ func (c *cable) add(h *Handle) error {
 // make makes both ends.
 func (c *cable) make(h *Handle) error {
 	veth := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: c.Host, MTU: c.MTU, TxQLen: -1, HardwareAddr: c.hostMAC},
+		LinkAttrs:        netlink.LinkAttrs{Name: c.Host, MTU: c.MTU, TxQLen: -1, HardwareAddr: c.hostMAC, Group: cableGroup},
 		PeerName:         c.Container,
 		PeerHardwareAddr: c.containerMAC,
 		PeerTxQLen:       -1,
-	}
-	if c.Bridge == 0 {
-		veth.Group = routedGroup
 	}
 	err := c.Namespace.withFD(func(fd int) error {
 		veth.PeerNamespace = netlink.NsFd(fd)
@@ -128,19 +126,13 @@ func (c *cable) configure(h *Handle) error {
 }
 
 // enter returns a handle on the container's namespace, which is not to be closed
-// with it, and sets there what only a thread inside can.
+// with it.
+//
+// No parameter below /proc/sys is set there: the kernel finds it by a walk over those
+// of all namespaces of which one was looked at (proc_sys_compare).
 func (c *cable) enter() (*Handle, error) {
 	container := &Handle{namespace: c.Namespace}
 	err := c.Namespace.do(func() (err error) {
-		six := slices.ContainsFunc(c.Addrs, is6)
-		confine(c.Container, six)
-		loosen(c.Container)
-		writeParameter("/proc/sys/net/ipv4/conf/"+c.Container+"/arp_notify", "1") // for announce
-		if six {
-			// Its link-local address need not be probed for either.
-			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/accept_dad", "0")
-			writeParameter("/proc/sys/net/ipv6/conf/"+c.Container+"/ndisc_notify", "1")
-		}
 		container.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	})
@@ -207,6 +199,23 @@ func loosen(link string) {
 	writeParameter("/proc/sys/net/ipv4/conf/"+link+"/rp_filter", "2")
 }
 
+// Parameters of IPv4 on a link, from linux/ip.h.
+const (
+	rpFilter  = 8
+	arpNotify = 22
+)
+
+// setInet sets a parameter of IPv4 on a link that is up.
+func (h *Handle) setInet(index int, parameter uint16, value uint32) error {
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	inet := families.AddRtAttr(unix.AF_INET, nil)
+	inet.AddRtAttr(unix.IFLA_INET_CONF, nil).AddRtAttr(int(parameter), nl.Uint32Attr(value))
+	if err := h.request(unix.RTM_SETLINK, 0, index, families); err != nil {
+		return fmt.Errorf("set parameter %d of IPv4: %w", parameter, err)
+	}
+	return nil
+}
+
 // loopback is the index of a namespace's own loopback interface (LOOPBACK_IFINDEX of
 // linux/net.h).
 const loopback = 1
@@ -219,11 +228,21 @@ func (c *cable) setContainer(container *Handle) error {
 	if err != nil {
 		return err
 	}
+	// The kernel would probe the address it makes, in the hearing of a whole bridge.
+	if err := container.setNoLinkLocal(end.Index); err != nil {
+		return err
+	}
 	if err := container.SetUp(end.Index); err != nil {
 		return err
 	}
-	for _, a := range c.Addrs {
-		if err := container.addAddr(end.Index, a); err != nil {
+	if err := container.setInet(end.Index, rpFilter, 2); err != nil { // as loosen does
+		return err
+	}
+	if err := container.setInet(end.Index, arpNotify, 1); err != nil { // for announce
+		return err
+	}
+	for _, a := range c.containerAddrs() {
+		if err := c.addAddr(container, end.Index, a); err != nil {
 			return fmt.Errorf("add address %v: %w", a, err)
 		}
 	}
@@ -245,6 +264,31 @@ func (c *cable) setContainer(container *Handle) error {
 		}
 	}
 	return nil
+}
+
+// containerAddrs returns the addresses of the container's end. IPv6's are first, as
+// they are not of use at once, and with them is a link-local one, which the kernel
+// probes its neighbours from (ndisc_send_ns).
+func (c *cable) containerAddrs() []netip.Prefix {
+	addrs := slices.Clone(c.Addrs)
+	slices.SortStableFunc(addrs, func(a, b netip.Prefix) int { return cmp.Compare(b.Addr().BitLen(), a.Addr().BitLen()) })
+	if slices.ContainsFunc(addrs, is6) {
+		addrs = append(addrs, linkLocal(c.containerMAC))
+	}
+	return addrs
+}
+
+// addAddr adds an address, also where IPv6 is off for new links.
+func (c *cable) addAddr(container *Handle, index int, a netip.Prefix) error {
+	err := container.addAddr(index, a)
+	if is6(a) && errors.Is(err, unix.EACCES) {
+		c.Namespace.do(func() error {
+			allowIPv6(c.Container)
+			return nil
+		})
+		err = container.addAddr(index, a)
+	}
+	return err
 }
 
 // routes returns those of the container's end but for what comes with its
@@ -309,17 +353,6 @@ func (c *cable) awaitRunning(h, container *Handle) error {
 		return err
 	}
 	return c.announce(container, end.Index)
-}
-
-// announce tells the neighbours on a bridge where the addresses are now (RFC 5227
-// section 3, RFC 4861 section 7.2.6), who may know them from a container that had
-// them before. The kernel does so when a link is given a hardware address, be it the
-// one that it has.
-func (c *cable) announce(container *Handle, index int) error {
-	if err := container.netlink.LinkSetHardwareAddr(byIndex(index), c.containerMAC); err != nil {
-		return fmt.Errorf("announce the addresses: %w", err)
-	}
-	return nil
 }
 
 // addNeighbour writes down the hardware address that an address on a link has.

@@ -122,6 +122,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 	require.NoError(t, err)
 	dead := startContainer(t)
 	dead.end()
+	before := h.listing(t)
 
 	for name, c := range map[string]struct {
 		change func(v *hostnet.Veth)
@@ -143,7 +144,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			free := startContainer(t)
-			before, inside, files := h.listing(t), free.run("ip", "-details", "link", "show", "type", "veth"), openFiles(t)
+			inside, files := free.run("ip", "-details", "link", "show", "type", "veth"), openFiles(t)
 			v := eth0(bridge, free, 1)
 			c.change(&v)
 			_, err := h.AddVeth(v)
@@ -242,7 +243,7 @@ func TestACableGoesWithItsContainer(t *testing.T) {
 	same(t, before, h.listing(t))
 }
 
-func TestAContainerCannotChangeTheRoutesOfOthers(t *testing.T) {
+func TestAContainerCannotChangeTheRoutesOfTheHost(t *testing.T) {
 	h := newHost(t)
 	run(t, h.Namespace, "sysctl", "-qw", "net.ipv6.conf.default.accept_ra=2")
 	bridge := newBridge(t, h)
@@ -253,7 +254,6 @@ func TestAContainerCannotChangeTheRoutesOfOthers(t *testing.T) {
 	}
 	require.Equal(t, "0", readIn(t, h, "net.ipv6.conf.ovl-b.accept_ra"))
 	require.Equal(t, "0", readIn(t, h, "net.ipv6.conf.ovl-0-j.accept_ra"))
-	require.Equal(t, "0\n0\n", c.run("cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra", "/proc/sys/net/ipv6/conf/eth1/accept_ra"))
 }
 
 func TestIPv6WorksInAContainerWhereItIsOffByDefault(t *testing.T) {

@@ -74,7 +74,7 @@ func (r *receiver) receive(raw syscall.RawConn, ms []Message) (int, error) {
 // something.
 func (r *receiver) tryReceive(fd uintptr) bool {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
 			uintptr(r.want), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"syscall"
 	"time"
 )
 
-// Received is how many datagrams arrived after a first one, and within which
-// time.
+// Received is how many datagrams arrived after those first read, and within
+// which time.
 type Received struct {
 	Datagrams int64
 	Time      time.Duration
@@ -27,7 +28,7 @@ func (r Received) PerSecond() float64 {
 // Datagrams sends datagrams with so many bytes of payload as fast as the near
 // host takes them, and returns what the Server received of them in a time d.
 func Datagrams(ctx context.Context, dial Dial, size int, d time.Duration) (Received, error) {
-	c, err := begin(ctx, dial, d, append([]byte{cmdCount}, bigEndian(int64(d))...)...)
+	c, err := begin(ctx, dial, d, append([]byte{cmdCount}, bigEndian(int64(d), int64(size))...)...)
 	if err != nil {
 		return Received{}, err
 	}
@@ -56,6 +57,13 @@ func flood(ctx context.Context, dial Dial, size int, d time.Duration) error {
 	}
 	defer c.Close()
 	datagram := make([]byte, size)
+	if u, ok := c.(*net.UDPConn); ok {
+		return floodSocket(ctx, u, datagram, d)
+	}
+	return floodConn(ctx, c, datagram, d)
+}
+
+func floodConn(ctx context.Context, c net.Conn, datagram []byte, d time.Duration) error {
 	for start := time.Now(); time.Since(start) < d && ctx.Err() == nil; {
 		if _, err := c.Write(datagram); err != nil && !full(err) {
 			return err

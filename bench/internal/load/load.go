@@ -34,7 +34,7 @@ const (
 	cmdDownload = 'd' // sends for as long as it is taken
 	cmdEcho     = 'e' // sends back what comes
 	cmdRequest  = 'r' // answers with one byte and closes
-	cmdCount    = 'c' // counts datagrams for the time in the eight bytes that follow
+	cmdCount    = 'c' // counts datagrams for the time, of the size that follow, eight bytes each
 )
 
 const (

@@ -2,6 +2,7 @@ package load_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -12,6 +13,31 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newForeignServer is newServer with datagrams by conns that show nothing of the
+// sockets they are.
+func newForeignServer(t *testing.T) load.Dial {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := load.Serve(l, foreignPackets{p, p.(io.Reader)})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return func(ctx context.Context, network string) (net.Conn, error) {
+		if network != "udp" {
+			return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+		}
+		c, err := new(net.Dialer).DialContext(ctx, network, p.LocalAddr().String())
+		return foreignConn{c}, err
+	}
+}
+
+type foreignConn struct{ net.Conn }
+
+type foreignPackets struct {
+	net.PacketConn
+	io.Reader
+}
 
 const d = 50 * time.Millisecond
 
@@ -89,11 +115,20 @@ func TestQuantilesAreOfTheSorted(t *testing.T) {
 }
 
 func TestDatagramsAreCounted(t *testing.T) {
-	r, err := load.Datagrams(t.Context(), newServer(t), 64, d)
-	require.NoError(t, err)
-	require.Positive(t, r.Datagrams)
-	require.LessOrEqual(t, r.Time, d)
-	require.Positive(t, r.PerSecond())
+	for name, newServer := range map[string]func(*testing.T) load.Dial{
+		"by sockets of the system":   newServer,
+		"by those of another's make": newForeignServer,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, size := range []int{1, 64, 1200} {
+				r, err := load.Datagrams(t.Context(), newServer(t), size, d)
+				require.NoError(t, err)
+				require.Positive(t, r.Datagrams)
+				require.LessOrEqual(t, r.Time, d)
+				require.Positive(t, r.PerSecond())
+			}
+		})
+	}
 }
 
 func TestLoadEndsWithItsContext(t *testing.T) {

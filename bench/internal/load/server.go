@@ -122,45 +122,47 @@ func sink(c net.Conn) error {
 	return err
 }
 
-// A count is of the datagrams that arrive within a time of the first.
+// A count is of the datagrams, all of one size, that arrive within a time of the
+// first.
 type count struct {
 	limit time.Duration
+	size  int64
 
 	mu    sync.Mutex
-	first time.Time
-	n     int64         // with the first
-	last  time.Duration // after the first
+	start time.Time     // when the first were read
+	first int64         // their bytes
+	bytes int64         // of those after them
+	last  time.Duration // after start
 }
 
-// add counts a datagram.
-func (k *count) add() {
+// add counts what was read at once.
+func (k *count) add(bytes int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.n == 0:
-		k.first = time.Now()
-	case time.Since(k.first) > k.limit:
+	if k.first == 0 {
+		k.start, k.first = time.Now(), int64(bytes)
 		return
-	default:
-		k.last = time.Since(k.first)
 	}
-	k.n++
+	if now := time.Since(k.start); now <= k.limit {
+		k.last = now
+		k.bytes += int64(bytes)
+	}
 }
 
 func (k *count) received() Received {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return Received{Datagrams: max(k.n-1, 0), Time: k.last}
+	return Received{Datagrams: k.bytes / k.size, Time: k.last}
 }
 
 // count counts the datagrams from its first answer to the end of what the
 // connection says, and then answers with what it counted.
 func (s *Server) count(c net.Conn) error {
-	var b [8]byte
+	var b [16]byte
 	if _, err := io.ReadFull(c, b[:]); err != nil {
 		return err
 	}
-	k := &count{limit: time.Duration(number(b[:]))}
+	k := &count{limit: time.Duration(number(b[:])), size: max(number(b[8:]), 1)}
 	s.counting.Store(k)
 	defer s.counting.CompareAndSwap(k, nil)
 	if _, err := c.Write(b[:1]); err != nil {
@@ -175,14 +177,24 @@ func (s *Server) count(c net.Conn) error {
 }
 
 func (s *Server) receive() {
-	in := s.packets.(io.Reader) // who sends does not matter
-	buf := make([]byte, 64<<10)
-	for {
-		if _, err := in.Read(buf); err != nil {
+	got := func(bytes int) {
+		if k := s.counting.Load(); k != nil {
+			k.add(bytes)
+		}
+	}
+	if u, ok := s.packets.(*net.UDPConn); ok {
+		receiveSocket(u, got)
+		return
+	}
+	receiveConn(s.packets.(io.Reader), got) // who sends does not matter
+}
+
+func receiveConn(in io.Reader, got func(bytes int)) {
+	for buf := make([]byte, 64<<10); ; {
+		n, err := in.Read(buf)
+		if err != nil {
 			return
 		}
-		if k := s.counting.Load(); k != nil {
-			k.add()
-		}
+		got(n)
 	}
 }

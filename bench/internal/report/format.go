@@ -92,3 +92,9 @@ func (m Machine) String() string {
 	}
 	return fmt.Sprintf("%d %s of %s, %s, %s", m.Cores, cores, m.CPU, m.System, m.Go)
 }
+
+// LastLines are the last n of text, which is what a program that failed said.
+func LastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(len(lines)-n, 0):], "\n")
+}

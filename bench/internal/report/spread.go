@@ -63,3 +63,13 @@ func Ratios(ours, theirs []float64, better string) []float64 {
 	}
 	return ratios
 }
+
+// Compare is the Figure of what runs of ours and theirs measured, in pairs; theirs
+// is nil where there is no peer.
+func Compare(metric, unit, better string, ours, theirs []float64) Figure {
+	return Figure{
+		Metric: metric, Unit: unit, Better: better,
+		Ours: NewSpread(ours), Theirs: NewSpread(theirs),
+		Ratio: NewSpread(Ratios(ours, theirs, better)),
+	}
+}

@@ -100,7 +100,7 @@ func inline(ctx context.Context, b *bench, s scenario) ([]report.Row, error) {
 			if edns {
 				r.Peer += ", EDNS"
 			}
-			r.Figure = compared("query", "ns", report.Lower, ours, theirs[i])
+			r.Figure = report.Compare("query", "ns", report.Lower, ours, theirs[i])
 			results = append(results, r)
 		}
 	}

@@ -12,11 +12,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/overlayd/overlayd/bench/internal/report"
 )
 
 // steadyRate is the load at which times of single queries are compared: one that
 // every server keeps up with on two cores shared with the loader.
 const steadyRate = 10_000
+
+// lines is how much is shown of what a program said that failed: dnsperf -v says a
+// line for each query.
+const lines = 10
 
 // A load is what was measured of one server in one round.
 type load struct {
@@ -30,8 +36,25 @@ var (
 	queriesCompleted = regexp.MustCompile(`Queries completed: +([0-9]+)`)
 )
 
-// measure starts a server and puts it under load.
+// tries is how often a server is measured before the loader's failure counts: now
+// and then dnsperf fails by itself ("failed to receive packet: Bad file descriptor").
+const tries = 3
+
+var errLoader = errors.New("the loader failed")
+
+// measure measures a server.
 func measure(ctx context.Context, b *bench, s scenario, kind server, dir, upstream string) (l load, err error) {
+	for range tries {
+		l, err = measureOnce(ctx, b, s, kind, dir, upstream)
+		if !errors.Is(err, errLoader) || ctx.Err() != nil {
+			break
+		}
+	}
+	return l, err
+}
+
+// measureOnce starts a server and puts it under load.
+func measureOnce(ctx context.Context, b *bench, s scenario, kind server, dir, upstream string) (l load, err error) {
 	p, err := start(ctx, kind, dir, upstream)
 	if err != nil {
 		return l, err
@@ -73,18 +96,19 @@ func measure(ctx context.Context, b *bench, s scenario, kind server, dir, upstre
 func figure(line *regexp.Regexp, out []byte) (float64, error) {
 	match := line.FindSubmatch(out)
 	if match == nil {
-		return 0, fmt.Errorf("dnsperf says nothing of %v:\n%s", line, out)
+		return 0, fmt.Errorf("dnsperf says nothing of %v:\n%s", line, report.LastLines(string(out), lines))
 	}
 	return strconv.ParseFloat(string(match[1]), 64)
 }
 
+// dnsperf runs it and returns what it says.
 func dnsperf(ctx context.Context, args []string) ([]byte, error) {
 	out, err := exec.CommandContext(ctx, "dnsperf", args...).CombinedOutput()
 	if err != nil {
-		return nil, fmt.Errorf("dnsperf %s: %w\n%s", strings.Join(args, " "), err, out)
+		return nil, fmt.Errorf("%w: dnsperf %s: %w\n%s", errLoader, strings.Join(args, " "), err, report.LastLines(string(out), lines))
 	}
 	if bytes.Contains(out, []byte("SERVFAIL")) || bytes.Contains(out, []byte("REFUSED")) {
-		return nil, fmt.Errorf("the server does not answer as it should:\n%s", out)
+		return nil, fmt.Errorf("the server does not answer as it should:\n%s", report.LastLines(string(out), lines))
 	}
 	return out, nil
 }
@@ -93,9 +117,9 @@ func dnsperf(ctx context.Context, args []string) ([]byte, error) {
 // code, a name, a type and a number of seconds.
 func percentiles(out []byte) (p50, p99 float64, err error) {
 	var times []float64
-	lines := bufio.NewScanner(bytes.NewReader(out))
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
+	said := bufio.NewScanner(bytes.NewReader(out))
+	for said.Scan() {
+		fields := strings.Fields(said.Text())
 		if len(fields) != 5 || fields[0] != ">" {
 			continue
 		}

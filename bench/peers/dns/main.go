@@ -145,7 +145,7 @@ func loaded(ctx context.Context, b *bench, s scenario) ([]report.Row, error) {
 			}
 			compare := func(metric, unit, better string, of func(load) float64) report.Figure {
 				ours, theirs := both(of)
-				return compared(metric, unit, better, ours, theirs)
+				return report.Compare(metric, unit, better, ours, theirs)
 			}
 			r.Figure = compare("answered", "queries/s", report.Higher, func(l load) float64 { return l.rate })
 			r.More = []report.Figure{
@@ -157,12 +157,4 @@ func loaded(ctx context.Context, b *bench, s scenario) ([]report.Row, error) {
 		results = append(results, r)
 	}
 	return results, nil
-}
-
-func compared(metric, unit, better string, ours, theirs []float64) report.Figure {
-	return report.Figure{
-		Metric: metric, Unit: unit, Better: better,
-		Ours: report.NewSpread(ours), Theirs: report.NewSpread(theirs),
-		Ratio: report.NewSpread(report.Ratios(ours, theirs, better)),
-	}
 }

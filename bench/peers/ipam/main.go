@@ -136,11 +136,7 @@ func compare(metric string, mine, theirs side, timed func(side, time.Duration) (
 		}
 		a, b = append(a, ours), append(b, peers)
 	}
-	return report.Figure{
-		Metric: metric, Unit: "ns", Better: report.Lower,
-		Ours: report.NewSpread(a), Theirs: report.NewSpread(b),
-		Ratio: report.NewSpread(report.Ratios(a, b, report.Lower)),
-	}, nil
+	return report.Compare(metric, "ns", report.Lower, a, b), nil
 }
 
 // allocTime allocates for about d, some at a time, whose release is not counted.
