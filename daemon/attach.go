@@ -143,24 +143,26 @@ func (d *Daemon) rootless() error {
 		Msg: "the daemon runs in mode rootless (" + why + "), which cannot change containers' networks: run it as root with --mode tun, or send guest_managed"}
 }
 
+// fieldPID is the field of a request that names a container.
+const fieldPID = "handle.pid"
+
 // namespaceOf is the network namespace of a process, if that can be a container's.
 func (d *Daemon) namespaceOf(pid uint32) (*hostnet.Namespace, error) {
-	const field = "handle.pid"
 	if pid == 0 {
-		return nil, invalid(field, "0 is no process: send the PID of one in the container")
+		return nil, invalid(fieldPID, "0 is no process: send the PID of one in the container")
 	}
-	host := invalid(field, "process %d has the network of the host or of the daemon, which is never a container: send the PID of one with a network namespace of its own", pid)
+	host := invalid(fieldPID, "process %d has the network of the host or of the daemon, which is never a container: send the PID of one with a network namespace of its own", pid)
 	if pid == 1 { // the host's, even if we may not look
 		return nil, host
 	}
 	ns, err := hostnet.ProcessNamespace(pid)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &Error{Code: wire.NotFound, Field: field, Msg: "there is no process " + fmt.Sprint(pid) + ", or it has ended: send the PID of one in the container"}
+		return nil, &Error{Code: wire.NotFound, Field: fieldPID, Msg: "there is no process " + fmt.Sprint(pid) + ", or it has ended: send the PID of one in the container"}
 	case errors.Is(err, fs.ErrPermission):
-		return nil, &Error{Code: wire.Permission, Field: field, Msg: "the daemon may not look into process " + fmt.Sprint(pid) + ": it wants CAP_SYS_PTRACE", Err: err}
+		return nil, &Error{Code: wire.Permission, Field: fieldPID, Msg: "the daemon may not look into process " + fmt.Sprint(pid) + ": it wants CAP_SYS_PTRACE", Err: err}
 	case err != nil:
-		return nil, &Error{Code: wire.Internal, Field: field, Msg: "look into process " + fmt.Sprint(pid), Err: err}
+		return nil, &Error{Code: wire.Internal, Field: fieldPID, Msg: "look into process " + fmt.Sprint(pid), Err: err}
 	}
 	if slices.Contains(d.attachments.own, ns.ID()) {
 		ns.Close()
@@ -244,7 +246,7 @@ func newAttachmentID() string { return strings.ToLower(rand.Text()[:9]) }
 func (d *Daemon) attachAgain(at *attachment, to ends, pid uint32, r wire.AttachContainer) error {
 	a := *at.record
 	a.PID, a.JoinGlobal = pid, r.JoinGlobal
-	d.setDNS(&a, r)
+	changeDNS(&a, r)
 	if err := d.updateFor(at, &a, r); err != nil {
 		return err
 	}

@@ -249,6 +249,12 @@ func TestWhatIsSaidOfNamesIsRemembered(t *testing.T) {
 	require.Equal(t, r.DNSServer, b.attach(x).DNSServer, "the same without")
 	b.restart()
 	require.Equal(t, r.DNSServer, b.attach(y).DNSServer)
+	other := y.request()
+	other.DNSServer = netip.MustParseAddr("10.200.7.2")
+	require.Equal(t, other.DNSServer, b.setup(other).(wire.Attached).DNSServer)
+	require.Equal(t, r.DNSServer, b.attach(x).DNSServer, "what was said of another is for those to come")
+	other.DNSServer = r.DNSServer
+	b.setup(other)
 	guest := b.setup(wire.AttachContainer{Handle: wire.GuestManaged{ID: "vm"}, Service: "web"}).(wire.GuestConfig)
 	require.Equal(t, r.DNSServer, guest.DNSServer)
 	require.Equal(t, "prod.local", guest.DNSDomain)
@@ -467,8 +473,6 @@ func TestAJoinWaitsForTheNodesOwnOverlay(t *testing.T) {
 
 	global := wire.SetupGlobalOverlay{Deployment: "t", InstanceID: "1", ClusterCIDR: "10.200.0.0/16", SliceCIDR: "10.200.1.0/24", WGPort: 51820}
 	b.setup(global)
-	joined := func() bool { return b.d.attachments.records()[0].GlobalLink != "" }
-	soon(t, joined)
 	b.agree(x)
 	again := b.attach(x)
 	require.True(t, again.GlobalIP.IsValid())
@@ -479,7 +483,6 @@ func TestAJoinWaitsForTheNodesOwnOverlay(t *testing.T) {
 	require.Equal(t, []string{"eth0"}, links(t, x.ns))
 	b.agree(x)
 	b.setup(global)
-	soon(t, joined)
 	b.agree(x)
 	x.pings(t, first(b.d.global.load().Addrs))
 }

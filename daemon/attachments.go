@@ -197,6 +197,9 @@ func (d *Daemon) attachmentCount() map[string]int {
 
 // listAttachments are those of a service, or all, by service and address.
 func (d *Daemon) listAttachments(r wire.ListAttachments) (wire.Attachments, error) {
+	if err := checkName("service", r.Service, true); err != nil {
+		return wire.Attachments{}, err
+	}
 	list := wire.Attachments{Attachments: []wire.Attachment{}}
 	for _, a := range d.attachments.records() {
 		if r.Service == "" || r.Service == a.Service {

@@ -20,14 +20,6 @@ import (
 // left over of attachments that are on no record is removed. It is done in an order
 // in which it can be killed anywhere and begun anew.
 func (d *Daemon) repairAttachments(recorded []state.Attachment) error {
-	t := &d.attachments
-	t.of = make(map[container]*attachment)
-	t.links = make(map[string]container)
-	t.count = make(map[string]int)
-	t.keys = make(map[overlay.PublicKey]struct{})
-	if err := d.keep(); err != nil {
-		return err
-	}
 	if err := d.knowOwn(); err != nil {
 		return err
 	}
@@ -35,15 +27,36 @@ func (d *Daemon) repairAttachments(recorded []state.Attachment) error {
 	if err != nil {
 		return err
 	}
-	ended, err := d.adopt(recorded, links)
+	living, ended, err := d.triage(recorded, links)
 	if err != nil {
 		return err
 	}
-	if err := d.clean(ended, links); err != nil {
+	if err := d.clean(living, ended, links); err != nil {
 		return err
 	}
-	d.lookAt(d.attachments.all())
+	d.attachments.open(living)
+	if err := d.keep(); err != nil {
+		return err
+	}
+	d.lookAt(d.attachments.all()) // from here on nothing is missed
 	return nil
+}
+
+// open takes up the attachments on record.
+func (a *attachments) open(recorded []*state.Attachment) {
+	a.mu.Lock()
+	a.of = make(map[container]*attachment)
+	a.links = make(map[string]container)
+	a.count = make(map[string]int)
+	a.keys = make(map[overlay.PublicKey]struct{})
+	for _, r := range recorded {
+		c := containerIn(r)
+		a.of[c] = &attachment{container: c, turn: make(chan struct{}, 1)}
+	}
+	a.mu.Unlock()
+	for _, r := range recorded {
+		a.set(a.of[containerIn(r)], r)
+	}
 }
 
 // knowOwn finds out which namespaces are never a container's.
@@ -84,25 +97,22 @@ func (d *Daemon) cables() (map[string]hostnet.Link, error) {
 	return cables, nil
 }
 
-// adopt takes up what is on record and lives, and returns what has ended, with the
-// reason.
-func (d *Daemon) adopt(recorded []state.Attachment, links map[string]hostnet.Link) (ended map[*state.Attachment]string, err error) {
+// triage tells what is on record and lives from what has ended, and why.
+func (d *Daemon) triage(recorded []state.Attachment, links map[string]hostnet.Link) (living []*state.Attachment, ended map[*state.Attachment]string, err error) {
 	ended = make(map[*state.Attachment]string)
 	for i := range recorded {
 		a := &recorded[i]
 		reason, err := d.ended(a, links)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if reason != "" {
+		if reason == "" {
+			living = append(living, a)
+		} else {
 			ended[a] = reason
-			continue
 		}
-		at := &attachment{container: containerIn(a), turn: make(chan struct{}, 1)}
-		d.attachments.of[at.container] = at
-		d.attachments.set(at, a)
 	}
-	return ended, nil
+	return living, ended, nil
 }
 
 // ended is why a container on record is none any more, "" if it is one.
@@ -112,8 +122,6 @@ func (d *Daemon) ended(a *state.Attachment, links map[string]hostnet.Link) (stri
 		return "", nil
 	case a.Boot != d.boot:
 		return "the host was restarted", nil
-	case d.host == nil: // it is of a run in mode tun, and the next such one's
-		return "", nil
 	case d.lookService(a.Service) == nil:
 		return "its service is not set up any more", nil
 	case links[a.Link].Index != 0: // else it had gone with the namespace
@@ -130,8 +138,8 @@ func (d *Daemon) ended(a *state.Attachment, links map[string]hostnet.Link) (stri
 }
 
 // clean strikes what has ended, and then removes whatever there is of attachments
-// that are on no record: their links, and when those are gone their leases.
-func (d *Daemon) clean(ended map[*state.Attachment]string, links map[string]hostnet.Link) error {
+// that are not on record: their links, and when those are gone their leases.
+func (d *Daemon) clean(living []*state.Attachment, ended map[*state.Attachment]string, links map[string]hostnet.Link) error {
 	var st steps
 	if len(ended) > 0 {
 		gone := slices.Collect(maps.Keys(ended))
@@ -140,11 +148,11 @@ func (d *Daemon) clean(ended map[*state.Attachment]string, links map[string]host
 		}
 	}
 	if d.host != nil {
-		if err := st.do("repair.host", func() error { return d.cleanHost(links) }, nil); err != nil {
+		if err := st.do("repair.host", func() error { return d.cleanHost(living, links) }, nil); err != nil {
 			return err
 		}
 	}
-	if err := st.do("repair.leases", d.cleanLeases, nil); err != nil {
+	if err := st.do("repair.leases", func() error { return d.cleanLeases(living) }, nil); err != nil {
 		return err
 	}
 	for a, reason := range ended {
@@ -153,23 +161,25 @@ func (d *Daemon) clean(ended map[*state.Attachment]string, links map[string]host
 	return nil
 }
 
-// cleanHost removes cables that are on no record: those that carry our alias, and
+// cleanHost removes cables that are not on record: those that carry our alias, and
 // those that were not given one yet, whose names are in their leases.
-func (d *Daemon) cleanHost(links map[string]hostnet.Link) error {
-	var names []string
+func (d *Daemon) cleanHost(living []*state.Attachment, links map[string]hostnet.Link) error {
+	left := make(map[string]bool)
 	for name := range links {
-		names = append(names, name)
+		left[name] = true
 	}
 	for l := range d.leases.Leases(netip.Prefix{}) {
 		if l.Owner.Kind == kindContainer {
-			names = append(names, l.Owner.Labels[labelEth0], l.Owner.Labels[labelEth1])
+			left[l.Owner.Labels[labelEth0]], left[l.Owner.Labels[labelEth1]] = true, true
 		}
 	}
-	for _, name := range names {
-		if _, wanted := d.attachments.links[name]; !wanted {
-			if err := d.unplug(name); err != nil {
-				return err
-			}
+	for _, a := range living {
+		delete(left, a.Link)
+		delete(left, a.GlobalLink)
+	}
+	for name := range left {
+		if err := d.unplug(name); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -177,12 +187,12 @@ func (d *Daemon) cleanHost(links map[string]hostnet.Link) error {
 
 // cleanLeases releases the leases of who is not on record, and of who is takes
 // those that it lacks, as when the leases' file was lost.
-func (d *Daemon) cleanLeases() error {
+func (d *Daemon) cleanLeases(living []*state.Attachment) error {
 	alive := ipam.Alive{
 		Boot:  d.boot,
 		Scope: func(l ipam.Lease) bool { return l.Owner.Kind == kindContainer || l.Owner.Kind == kindGuest },
 	}
-	for _, a := range d.attachments.records() {
+	for _, a := range living {
 		alive.Holders = append(alive.Holders, ipam.Holder{Owner: lessee(a), Addrs: addrsOf(slices.Concat(a.Addrs, a.Global))})
 	}
 	var contested []error

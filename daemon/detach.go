@@ -16,7 +16,7 @@ func (d *Daemon) detach(ctx context.Context, r wire.DetachContainer) error {
 	switch h := r.Handle.(type) {
 	case wire.LinuxPID:
 		if h.PID == 0 {
-			return invalid("handle.pid", "0 is no process: send the PID the container was attached with")
+			return invalid(fieldPID, "0 is no process: send the PID the container was attached with")
 		}
 		c = d.containerOf(h.PID)
 	case wire.GuestManaged:
@@ -121,9 +121,6 @@ func (d *Daemon) withdraw(ctx context.Context, c container, service, reason stri
 // or the keeper, tries again.
 func (d *Daemon) remove(at *attachment, reason string) error {
 	a := at.record
-	if a.Link != "" && d.host == nil {
-		return d.rootless()
-	}
 	var st steps
 	err := st.do("detach.strike", func() error { return d.strike(a) }, nil)
 	if err == nil {

@@ -3,13 +3,13 @@ package daemon_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/stretchr/testify/require"
@@ -79,11 +79,13 @@ type link struct {
 	Info   struct {
 		Kind string `json:"info_kind"`
 	} `json:"linkinfo"`
-	Addrs []struct {
-		Local netip.Addr `json:"local"`
-		Len   int        `json:"prefixlen"`
-		Scope string     `json:"scope"`
-	} `json:"addr_info"`
+	Addrs []address `json:"addr_info"`
+}
+
+type address struct {
+	Local netip.Addr `json:"local"`
+	Len   int        `json:"prefixlen"`
+	Scope string     `json:"scope"`
 }
 
 // prefixes are the addresses of a link, without the link-local ones.
@@ -103,20 +105,16 @@ func sorted(all []netip.Prefix) []netip.Prefix {
 	return all
 }
 
-func parseLinks(t testing.TB, out string) map[string]link {
-	t.Helper()
+func (h *host) links() map[string]link {
+	h.t.Helper()
+	out := h.run("ip", "-j", "-d", "addr")
 	var all []link
-	require.NoError(t, json.Unmarshal([]byte(out), &all), out)
+	require.NoError(h.t, json.Unmarshal([]byte(out), &all), out)
 	named := make(map[string]link)
 	for _, l := range all {
 		named[l.Name] = l
 	}
 	return named
-}
-
-func (h *host) links() map[string]link {
-	h.t.Helper()
-	return parseLinks(h.t, h.run("ip", "-j", "-d", "addr"))
 }
 
 // ours are the links of the host that an overlayd made.
@@ -131,11 +129,40 @@ func (h *host) ours() map[string]link {
 	return all
 }
 
+// links are those of a container, without what only the host's are asked for.
 func (c *container) links() map[string]link {
 	c.t.Helper()
-	out, err := c.run("ip", "-j", "-d", "addr")
+	named := make(map[string]link)
+	var err error
+	c.in(func() {
+		var all []net.Interface
+		all, err = net.Interfaces()
+		for _, i := range all {
+			l := link{Index: i.Index, Name: i.Name, MTU: i.MTU}
+			var addrs []net.Addr
+			if err == nil {
+				addrs, err = i.Addrs()
+			}
+			for _, a := range addrs {
+				p := netip.MustParsePrefix(a.String())
+				l.Addrs = append(l.Addrs, address{p.Addr(), p.Bits(), scope(p.Addr())})
+			}
+			named[l.Name] = l
+		}
+	})
 	require.NoError(c.t, err)
-	return parseLinks(c.t, out)
+	return named
+}
+
+// scope is an address's as ip(8) calls it.
+func scope(a netip.Addr) string {
+	switch {
+	case a.IsLoopback():
+		return "host"
+	case a.IsLinkLocalUnicast():
+		return "link"
+	}
+	return "global"
 }
 
 // facts is what a daemon says of what it keeps.

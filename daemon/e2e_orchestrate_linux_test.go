@@ -19,7 +19,7 @@ var (
 	transferMB = flag.Int("transfer", 64, "`MiB` that are sent between two hosts")
 	rounds     = flag.Int("rounds", 5, "how often a daemon is killed while attaches run")
 	population = flag.Int("containers", 60, "how many containers one host gets")
-	every      = flag.Bool("every", false, "kill the daemon at every point, not at every second one")
+	every      = flag.Bool("every", false, "kill the daemon at every point of every operation, not once at each")
 )
 
 // raced reports whether the race detector slows everything down.

@@ -95,6 +95,12 @@ func TestE2EAllIsThereAgainAfterARestart(t *testing.T) {
 func TestE2EAfterARebootAllButTheContainersIsThereAgain(t *testing.T) {
 	h := startHost(t)
 	web, db := everything(t, h)
+	// The port of a container goes with it, as its address will be another's; a guest
+	// is not of this host, and stays.
+	vm, err := h.AttachGuest(h.ctx, wire.AttachContainer{Handle: wire.GuestManaged{ID: "vm"}, Service: "web"})
+	require.NoError(t, err)
+	kept, err := h.PublishPort(h.ctx, wire.PublishPort{Proto: wire.UDP, HostPort: 5353, IP: vm.OverlayIP, TargetPort: 53})
+	require.NoError(t, err)
 	before := h.verify(web, db)
 	h.kill()
 	web.die()
@@ -104,18 +110,17 @@ func TestE2EAfterARebootAllButTheContainersIsThereAgain(t *testing.T) {
 	h.ns = testnet.NewNamespace(t)
 	h.order.Boot = filepath.Join(h.dir, "boot")
 	require.NoError(t, os.WriteFile(h.order.Boot, []byte("11111111-2222-4333-8444-555555555555\n"), 0o644))
-	// Process numbers start anew as well: somebody else has the old ones.
 	h.start()
 
 	after := h.verify()
 	require.Equal(t, before.Services, withAttachments(after.Services, before.Services))
 	require.Equal(t, before.Peers, after.Peers)
 	require.Equal(t, before.Records, after.Records)
-	require.Equal(t, before.Ports, after.Ports)
+	require.Equal(t, []wire.PublishedPort{kept}, after.Ports)
 	require.Equal(t, before.Status.PublicKey, after.Status.PublicKey)
 	require.Equal(t, before.Status.Addresses, after.Status.Addresses)
 	require.Equal(t, before.Status.Interface, after.Status.Interface)
-	require.Equal(t, []wire.Handle{wire.GuestManaged{ID: "vm"}}, handles(after), "a guest is not of the host, a container is")
+	require.Equal(t, []wire.Handle{wire.GuestManaged{ID: "vm"}}, handles(after), "who is attached")
 	for _, l := range after.Leases {
 		require.NotEqual(t, "container", l.Kind)
 	}

@@ -82,6 +82,7 @@ var codes = []struct {
 	{overlay.ErrUnknownPeer, wire.NotFound},
 	{overlay.ErrTUNUnavailable, wire.Unsupported},
 	{syscall.EADDRINUSE, wire.Conflict},
+	{fs.ErrExist, wire.Conflict},
 	{syscall.ENOSPC, wire.Exhausted},
 	{fs.ErrPermission, wire.Permission},
 	{errors.ErrUnsupported, wire.Unsupported},

@@ -436,7 +436,11 @@ func (d *Daemon) leaseGlobal(want state.Global) (addrs []netip.Prefix, err error
 		}
 		for _, s := range had {
 			if err := tx.Unassign(s); err != nil {
-				return inUse("slice_cidr", s.Prefix, err)
+				field := "slice_cidr"
+				if !slices.Contains(want.Cluster, s.Pool) {
+					field = "cluster_cidr"
+				}
+				return inUse(field, s.Prefix, err)
 			}
 		}
 		for _, p := range pools {
@@ -486,24 +490,37 @@ func inUse(field string, p netip.Prefix, err error) error {
 	return &Error{Code: codeOf(err), Field: field, Msg: fmt.Sprintf("%v cannot be taken, or what there is cannot be given up for it", p), Err: err}
 }
 
-// unleaseGlobal gives the node's slices and addresses back, and the pools that
-// nobody else has anything of.
+// unleaseGlobal gives the node's slices and addresses back, what allocate_ip reserved
+// besides them, and the pools that nobody else has anything of.
 func (d *Daemon) unleaseGlobal() error {
+	var slices, free []netip.Prefix
 	var had []ipam.Subnet
 	for s := range d.leases.Subnets(netip.Prefix{}) {
 		if s.Owner.Is(nodeOwner) {
 			had = append(had, s)
+			slices = append(slices, s.Prefix)
 		}
 	}
-	var free []netip.Prefix
 	for _, p := range d.leases.Pools() {
 		if !d.others(p) {
 			free = append(free, p)
 		}
 	}
+	var reserved []ipam.Lease
+	for _, p := range append(slices, free...) {
+		for l := range d.leases.Leases(p) {
+			if l.Owner.Kind == kindReserved {
+				reserved = append(reserved, l)
+			}
+		}
+	}
 	return d.leases.Update(func(tx *ipam.Tx) error {
-		if err := tx.Release(tx.Owned(nodeOwner)...); err != nil {
-			return err
+		for _, l := range append(tx.Owned(nodeOwner), reserved...) {
+			if now, ok := tx.Lookup(l.Addr); ok && now.Owner.Is(l.Owner) {
+				if err := tx.Release(now); err != nil {
+					return err
+				}
+			}
 		}
 		for _, s := range had {
 			if err := tx.Unassign(s); err != nil {
@@ -519,7 +536,8 @@ func (d *Daemon) unleaseGlobal() error {
 	})
 }
 
-// others reports whether anybody but the node has a part of a pool.
+// others reports whether anybody but the node, and who reserved an address with it,
+// has a part of a pool.
 func (d *Daemon) others(pool netip.Prefix) bool {
 	for s := range d.leases.Subnets(pool) {
 		if !s.Owner.Is(nodeOwner) {
@@ -527,7 +545,7 @@ func (d *Daemon) others(pool netip.Prefix) bool {
 		}
 	}
 	for l := range d.leases.Leases(pool) {
-		if !l.Owner.Is(nodeOwner) {
+		if !l.Owner.Is(nodeOwner) && l.Owner.Kind != kindReserved {
 			return true
 		}
 	}

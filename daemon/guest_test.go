@@ -34,6 +34,10 @@ func TestAGuestIsAPeerOfTheNode(t *testing.T) {
 		Keepalive:  25,
 	}}, c.Peers)
 
+	require.Len(t, c.Addresses, 2, "of both families")
+	require.Equal(t, netip.PrefixFrom(c.OverlayIP, int(c.PrefixLen)), c.Addresses[0])
+	require.True(t, c.Addresses[1].Addr().Is6())
+
 	peers := g.device.peers()
 	require.Len(t, peers, 1)
 	require.Equal(t, c.PublicKey, peers[0].PublicKey)

@@ -198,9 +198,6 @@ func (d *Daemon) lookAtOne(c container) error {
 	if a.Guest != "" {
 		return d.lookAtGuest(c)
 	}
-	if d.host == nil {
-		return because(d.rootless(), "%s was attached in mode tun", title(a))
-	}
 	s, release, err := d.service(a.Service)
 	if errors.Is(err, wire.NotFound) {
 		return nil // who tears it down detaches too
@@ -360,8 +357,8 @@ func (d *Daemon) join(at *attachment, to ends) error {
 
 // rejoinGlobal is called when the node's own overlay was set up, or its device made
 // anew, so that its address and all routes that prefer it were gone for a moment,
-// or when its address is another one: what leads to containers that are to join is
-// made whole again. What cannot be is tried again later.
+// or when its address is another one. When it returns, what leads to containers that
+// are to join is whole. What cannot be made so is in the status, and tried again.
 func (d *Daemon) rejoinGlobal() {
 	var waiting []container
 	for _, a := range d.attachments.records() {
@@ -369,5 +366,7 @@ func (d *Daemon) rejoinGlobal() {
 			waiting = append(waiting, containerIn(a))
 		}
 	}
-	d.lookAt(waiting)
+	if len(waiting) > 0 {
+		d.lookAt(waiting)
+	}
 }

@@ -308,7 +308,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 		err = s.do("peers.node", func() error { return v.told(v.tell(ctx, edits), at) }, func() error { return v.tell(ctx, reversed(edits)) })
 	}
 	if err == nil {
-		err = s.do("peers.routes", func() error { return v.routed(v.d.reroute(way)) }, func() error { return v.d.reroute(way.back()) })
+		err = s.do("peers.routes", func() error { return v.routed(v.d.reroute(way), edits, at) }, func() error { return v.d.reroute(way.back()) })
 	}
 	if err == nil {
 		err = s.do("peers.record", func() error { return v.record(edits) }, nil)
@@ -432,11 +432,15 @@ func (v *device) told(err error, at func(overlay.PublicKey) string) error {
 	return v.refused(err, at(key))
 }
 
-func (v *device) routed(err error) error {
+func (v *device) routed(err error, edits []edit, at func(overlay.PublicKey) string) error {
 	if err == nil {
 		return nil
 	}
-	return because(err, "the host did not take the routes to the peer, which is as it was")
+	e := because(err, "the host did not take the routes, and peers are as they were")
+	if len(edits) == 1 {
+		e.Field = at(edits[0].key) + "allowed_ips"
+	}
+	return e
 }
 
 // listPeers lists peers by device, and of a device by key.

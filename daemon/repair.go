@@ -106,13 +106,10 @@ func (d *Daemon) halfMade(wanted map[string]bool) map[string]bool {
 	return half
 }
 
-// repairGlobal brings the node's overlay up that is on record, or makes sure that
-// there is nothing of one.
+// repairGlobal brings the node's overlay up that is on record. What is left over of
+// one that is not goes with the other leftovers.
 func (d *Daemon) repairGlobal(recorded *state.Global) error {
 	if recorded == nil {
-		if err := d.unleaseGlobal(); err != nil {
-			return fmt.Errorf("the node's leases: %w", err)
-		}
 		d.global.view.Store(&globalView{Global: state.Global{Cluster: d.standingCluster()}})
 		return nil
 	}
@@ -332,8 +329,7 @@ func (d *Daemon) releaseLeftovers() error {
 			return fmt.Errorf("leftover leases of service %q: %w", name, err)
 		}
 	}
-	// Of a service that is set up: the address of a device that it has no longer,
-	// and a subnet that is not its own.
+	// Of a service that is set up: the address of a device that it has no longer.
 	for _, s := range d.allServices() {
 		if s.Mode != wire.ModeDedicated {
 			if err := d.releaseDevice(s.Service); err != nil {
@@ -341,9 +337,9 @@ func (d *Daemon) releaseLeftovers() error {
 			}
 		}
 	}
-	if d.global.load().device == nil && len(gone) > 0 {
-		if err := d.unleaseGlobal(); err != nil { // pools that nobody has anything of
-			return err
+	if d.global.load().device == nil {
+		if err := d.unleaseGlobal(); err != nil {
+			return fmt.Errorf("leftover leases of the node: %w", err)
 		}
 		d.global.view.Store(&globalView{Global: state.Global{Cluster: d.standingCluster()}})
 	}

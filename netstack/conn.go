@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -59,7 +58,7 @@ type tcpConn struct {
 
 	in     side
 	dst    tcpip.SliceWriter // under in.mu
-	toRead atomic.Int64      // before extendRecv is due; 0: it is not to be
+	buffer recvBuffer        // its gauge under in.mu
 
 	out side
 	src bytes.Reader // under out.mu
@@ -80,7 +79,7 @@ func newTCPConn(s *Stack, ep tcpip.Endpoint, queue *waiter.Queue) (*tcpConn, tcp
 	c.in.init(queue, waiter.ReadableEvents)
 	c.out.init(queue, waiter.WritableEvents)
 	c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
-	c.toRead.Store(s.reach.extend(ep))
+	c.buffer.gauge.rtt = s.reach.extend(ep)
 	s.track(c)
 	return c, nil
 }
@@ -128,17 +127,6 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 			return 0, c.opError("read", err)
 		}
 	}
-}
-
-// moderate adjusts the receive buffer to how fast it is read.
-func (c *tcpConn) moderate(read int) {
-	if left := c.toRead.Load(); left > 0 {
-		after := max(left-int64(read), 0)
-		if c.toRead.CompareAndSwap(left, after) && after == 0 {
-			extendRecv(c.ep)
-		}
-	}
-	c.ep.ModerateRecvBuf(read)
 }
 
 // Write implements net.Conn. Concurrent calls do not mix their bytes.
@@ -243,8 +231,7 @@ func (c *tcpConn) SetReadBuffer(bytes int) error {
 	if err := c.in.deadline.err(); err == net.ErrClosed {
 		return c.opError("set", err)
 	}
-	c.toRead.Store(0)
-	c.ep.SocketOptions().SetReceiveBufferSize(int64(bytes), true)
+	c.fixRecvBuffer(bytes, true)
 	return nil
 }
 

@@ -19,7 +19,6 @@ const (
 	defaultSendBuffer        = 4 << 20
 	farBuffer                = 8 << 20 // in place of those where the path is long
 	farRTT                   = 30 * time.Millisecond
-	farRead                  = 1 << 20 // from where on a receive buffer may be larger
 	defaultCongestionControl = "cubic"
 	defaultLossDetection     = "sack"
 )
@@ -29,15 +28,17 @@ type TCP struct {
 	// RecvBuffer is how many bytes a connection's receive buffer may grow to. Half
 	// of it is the largest window.
 	//
-	// 0 means 4 MiB, and 8 MiB for a connection whose handshake took 30 ms or more,
-	// so that a path of 66 ms takes 500 Mbit/s. gVisor grows buffers until they are
-	// full however short the path is, and with more than 4 MiB a few connections at
-	// once run over the socket buffer that the system gives the tunnel, and lose what
+	// 0 means 4 MiB, and 8 MiB for a connection whose handshake took 30 ms or more
+	// and that its window then holds up, so that a path of 66 ms takes 500 Mbit/s.
+	// gVisor grows buffers until they are full however short the path is, and with
+	// more than 4 MiB a few connections at once run over the socket buffer that the
+	// system gives the tunnel, or one over the queue of a slower link, and lose what
 	// they have to send again.
 	RecvBuffer int
 
 	// SendBuffer is how many bytes a connection's send buffer may grow to. Half of
-	// it is what may be under way. 0 means the same as with RecvBuffer.
+	// it is what may be under way. 0 means 4 MiB, and 8 MiB for a connection whose
+	// handshake took 30 ms or more.
 	SendBuffer int
 
 	// CongestionControl is "cubic" (RFC 9438) or "reno" (RFC 5681). Empty means
@@ -53,36 +54,6 @@ type TCP struct {
 	// allowance for a clock as coarse as that of Windows.
 	LossDetection string
 }
-
-// A reach is what is left to a connection to decide of its buffers.
-type reach struct {
-	recv, send bool // is decided by how long the path is
-}
-
-// reach is what t, which is not complete, leaves.
-func (t TCP) reach() reach { return reach{recv: t.RecvBuffer == 0, send: t.SendBuffer == 0} }
-
-// extend gives a connection that was just made over a long path its larger send
-// buffer, and returns how much is to be read before extendRecv; 0: that is not to
-// be called. So what a program does not read takes no more memory than otherwise.
-func (r reach) extend(ep tcpip.Endpoint) (read int64) {
-	if !r.recv && !r.send {
-		return 0
-	}
-	var info tcpip.TCPInfoOption
-	if ep.GetSockOpt(&info) != nil || info.RTT < farRTT {
-		return 0
-	}
-	if r.send {
-		ep.SocketOptions().SetSendBufferSize(farBuffer, true)
-	}
-	if r.recv {
-		return farRead
-	}
-	return 0
-}
-
-func extendRecv(ep tcpip.Endpoint) { ep.SocketOptions().SetReceiveBufferSize(farBuffer, true) }
 
 // apply checks the settings, completes them and makes them ip's.
 func (t TCP) apply(ip *stack.Stack) error {

@@ -41,7 +41,11 @@ func (a *app) cleanup(ctx context.Context, force bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	report, err := daemon.Cleanup(ctx, daemon.Config{DataDir: a.dataDir, Endpoint: endpoint}, force)
+	var report daemon.CleanupReport
+	err = a.outlast(ctx, func() (err error) {
+		report, err = daemon.Cleanup(ctx, daemon.Config{DataDir: a.dataDir, Endpoint: endpoint}, force)
+		return err
+	})
 	switch {
 	case err != nil && !force && errors.Is(err, wire.Conflict):
 		return fmt.Errorf("%w; or let --force ask it to end first", err)

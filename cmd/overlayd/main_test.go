@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -16,8 +18,19 @@ import (
 
 var update = flag.Bool("update", false, "write what was printed into the scripts")
 
+// The race detector has a program wait for a second at its end, and here many end.
+const noWait = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"overlayd": main})
+	os.Setenv("GORACE", noWait) //nolint:errcheck // it is only slower without
+	testscript.Main(m, map[string]func(){"overlayd": main, "stubborn": stubborn})
+}
+
+// stubborn is a daemon that never comes to its end when it is asked to.
+func stubborn() {
+	onSignals(slog.New(slog.NewJSONHandler(os.Stderr, nil)), func() {})
+	fmt.Fprintln(os.Stderr, `{"msg":"ready"}`)
+	select {}
 }
 
 // The scripts run the command itself, in a process of its own.
@@ -31,6 +44,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_RUNTIME_DIR", "")
 			env.Setenv("XDG_STATE_HOME", "")
 			env.Setenv("NO_COLOR", "")
+			env.Setenv("GORACE", noWait)
 			return nil
 		},
 		Condition: condition,

@@ -121,7 +121,7 @@ func (s *serving) run(cmd *cobra.Command, _ []string) error {
 		stop()
 	})()
 
-	d, err := daemon.New(config)
+	d, err := s.begin(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -158,9 +158,22 @@ func (s *serving) run(cmd *cobra.Command, _ []string) error {
 	die()
 	<-watching
 	if err == nil {
-		config.Logger.Info("ended", "containers", "stay attached")
+		config.Logger.Info("ended: what is set up stays on the host for the next run")
 	}
 	return err
+}
+
+// begin makes the daemon. Where systemd holds the socket, systemd has seen the one
+// before end.
+func (s *serving) begin(ctx context.Context, config daemon.Config) (d *daemon.Daemon, err error) {
+	if config.Listener != nil {
+		return daemon.New(config)
+	}
+	err = s.app.outlast(ctx, func() (err error) {
+		d, err = daemon.New(config)
+		return err
+	})
+	return d, err
 }
 
 // firstAnswer is how long the daemon may take to answer itself when it has just

@@ -135,6 +135,17 @@ func TestSIGHUPIsIgnoredAndSIGTERMIsNot(t *testing.T) {
 	require.NoFileExists(t, client.DataDirEndpoint(p.dir))
 }
 
+func TestASecondSignalEndsItAtOnce(t *testing.T) {
+	t.Parallel()
+	p := servingDaemon(t, func(cmd *exec.Cmd) { cmd.Args = []string{"stubborn"} })
+	p.said(t, "ready")
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	p.said(t, "ending: ")
+	require.NoError(t, p.Process.Signal(os.Interrupt))
+	p.said(t, "ending at once")
+	require.Equal(t, exitFailed, p.ends(t))
+}
+
 func TestMetricsAreServedOnTheirAddress(t *testing.T) {
 	t.Parallel()
 	p := servingDaemon(t, nil, "--metrics-listen", "0")

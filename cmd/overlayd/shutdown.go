@@ -66,3 +66,29 @@ func (a *app) shutdown(ctx context.Context) error {
 		}
 	}
 }
+
+// endingTime is how long a daemon may take to end that answers nobody any more.
+const endingTime = 5 * time.Second
+
+// outlast does something that a daemon which is about to end is in the way of: again
+// and again, until it is gone. One that answers is not about to.
+func (a *app) outlast(ctx context.Context, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, endingTime)
+	defer cancel()
+	for {
+		err := do()
+		if !errors.Is(err, wire.Conflict) {
+			return err
+		}
+		c, unreached := a.dial(ctx, once)
+		if unreached == nil {
+			c.Close()
+			return err
+		}
+		select {
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

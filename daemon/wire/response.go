@@ -47,6 +47,8 @@ type GuestConfig struct {
 	Peers      []PeerSpec `json:"peers"`
 	DNSServer  netip.Addr `json:"dns_server,omitzero"`
 	DNSDomain  string     `json:"dns_domain,omitzero"`
+
+	Addresses []netip.Prefix `json:"addresses,omitzero"` // extension: all it has, of both families, with the lengths of what they are of
 }
 
 // BridgeName is the name of the network interface that was set up.

@@ -1,7 +1,9 @@
 package hostnet_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -32,10 +34,13 @@ func startContainer(t testing.TB) *container {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
+	err := cmd.Start()
+	if errors.Is(err, fs.ErrPermission) {
+		t.Skipf("needs root: %v", err)
+	}
+	require.NoError(t, err)
 	c := &container{t: t, cmd: cmd}
 	t.Cleanup(c.end)
-	var err error
 	c.ns, err = hostnet.ProcessNamespace(uint32(cmd.Process.Pid))
 	require.NoError(t, err)
 	return c
@@ -78,11 +83,17 @@ type host struct {
 func newHost(t testing.TB) host {
 	t.Helper()
 	h := host{Namespace: testnet.NewNamespace(t)}
+	h.open(t)
+	return h
+}
+
+// open gives the host a new handle, as a daemon that starts.
+func (h *host) open(t testing.TB) {
+	t.Helper()
 	var err error
 	h.Do(func() { h.Handle, err = hostnet.Open() })
 	require.NoError(t, err)
 	t.Cleanup(h.Handle.Close)
-	return h
 }
 
 // Close is the namespace's, as the handle's has its own clean-up.

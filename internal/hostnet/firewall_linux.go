@@ -128,6 +128,9 @@ func (h *Handle) tables() (ours []*nftables.Table, err error) {
 		}
 		return nil
 	})
+	if errors.Is(err, unix.EPROTONOSUPPORT) { // where none can be
+		return nil, nil
+	}
 	return ours, err
 }
 

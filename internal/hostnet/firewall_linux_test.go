@@ -477,6 +477,27 @@ func TestWhatIsConnectedStaysSoWhenRulesChange(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, seen, got.String())
 		}
+		if port%10 == 0 {
+			s.open(t)
+		}
+	}
+}
+
+func TestRulesComeBackWhateverBecameOfThem(t *testing.T) {
+	s := newSite(t)
+	ports := []hostnet.Forward{forward("tcp", "", 8080, "10.200.1.2:80")}
+	s.set(t, ports...)
+	want := run(t, s.Namespace, "nft", "list", "ruleset")
+	for _, change := range []string{
+		"flush ruleset",
+		"flush table inet overlayd; delete table bridge overlayd",
+		"add rule inet overlayd forward drop; add element inet overlayd cluster4 { 192.0.2.0/24 }",
+		"delete table inet overlayd; table inet overlayd { set links { type ipv4_addr; }; chain guard { type filter hook input priority 0; policy drop; }; }",
+	} {
+		run(t, s.Namespace, "nft", change)
+		require.NotEqual(t, want, run(t, s.Namespace, "nft", "list", "ruleset"))
+		s.set(t, ports...)
+		require.Equal(t, want, run(t, s.Namespace, "nft", "list", "ruleset"))
 	}
 }
 

@@ -78,6 +78,3 @@ type Forward struct {
 	HostPort uint16
 	To       netip.AddrPort
 }
-
-// A Sysctl is a parameter of the kernel, by its name with dots, and a value.
-type Sysctl struct{ Name, Value string }

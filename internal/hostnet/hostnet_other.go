@@ -80,6 +80,3 @@ func ReadSysctl(string) (string, error) { return "", errors.ErrUnsupported }
 
 // WriteSysctl returns errors.ErrUnsupported.
 func WriteSysctl(string, string) error { return errors.ErrUnsupported }
-
-// ForwardingSysctls returns errors.ErrUnsupported.
-func ForwardingSysctls() ([]Sysctl, error) { return nil, errors.ErrUnsupported }

@@ -91,32 +91,31 @@ func BootID() (string, error) {
 // ends with it: the Go runtime gives no thread that is still locked to another.
 func (n *Namespace) do(f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		home, err := currentNamespace()
-		if err != nil {
-			runtime.UnlockOSThread()
-			done <- fmt.Errorf("open our network namespace: %w", err)
-			return
-		}
-		defer home.Close()
-		if home.id == n.id {
-			defer runtime.UnlockOSThread()
-			done <- f()
-			return
-		}
-		if err := n.enter(); err != nil {
-			runtime.UnlockOSThread()
-			done <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
-		err = f()
-		if home.enter() == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
+	go func() { done <- n.doHere(f) }()
 	return <-done
+}
+
+func (n *Namespace) doHere(f func() error) error {
+	runtime.LockOSThread()
+	home, err := currentNamespace()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open our network namespace: %w", err)
+	}
+	defer home.Close()
+	if home.id == n.id {
+		defer runtime.UnlockOSThread()
+		return f()
+	}
+	if err := n.enter(); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	err = f()
+	if home.enter() == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
 }
 
 func (n *Namespace) enter() error {

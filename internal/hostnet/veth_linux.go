@@ -32,10 +32,9 @@ const cableGroup = 0x6f766c
 // route the namespace or the host has already. IPv6 is left out where the kernel
 // does not have it.
 //
-// It takes a dozen messages and no listing, whatever else is on the host.
-func (h *Handle) AddVeth(v Veth) (link Link, err error) {
-	v = v.known()
-	c := cable{Veth: v, hostMAC: newMAC(), containerMAC: newMAC()}
+// It takes some twenty messages and no listing, whatever else is on the host.
+func (h *Handle) AddVeth(v Veth) (Link, error) {
+	c := cable{Veth: v.known(), hostMAC: newMAC(), containerMAC: newMAC()}
 	if err := c.add(h); err != nil {
 		return Link{}, fmt.Errorf("cable from %s to %s: %w", v.Host, v.Container, err)
 	}

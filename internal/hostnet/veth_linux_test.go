@@ -122,6 +122,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 	require.NoError(t, err)
 	dead := startContainer(t)
 	dead.end()
+	before := h.listing(t)
 
 	for name, c := range map[string]struct {
 		change func(v *hostnet.Veth)
@@ -143,7 +144,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			free := startContainer(t)
-			before, inside, files := h.listing(t), free.run("ip", "-details", "link", "show", "type", "veth"), openFiles(t)
+			inside, files := free.run("ip", "-details", "link", "show", "type", "veth"), openFiles(t)
 			v := eth0(bridge, free, 1)
 			c.change(&v)
 			_, err := h.AddVeth(v)

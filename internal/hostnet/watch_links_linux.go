@@ -28,8 +28,9 @@ func (h *Handle) WatchLinks(changed func([]LinkEvent)) (*Watcher, error) {
 }
 
 // watchBuffer is how many bytes of messages wait for us, which the kernel takes from
-// its memory when there are any: those of some thousand changes.
-const watchBuffer = 8 << 20
+// its memory when there are any: those of some thousand changes. It is a variable for
+// tests.
+var watchBuffer = 8 << 20
 
 func (h *Handle) watchLinks(changed func([]LinkEvent)) (*Watcher, error) {
 	w, err := h.newWatcher()

@@ -1,6 +1,10 @@
 package hostnet_test
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,4 +78,67 @@ func TestAPortThatLeavesItsBridgeIsNotGone(t *testing.T) {
 	require.False(t, w.gone["port0"])
 	require.Equal(t, "veth", w.links["port0"].Kind)
 	require.Zero(t, w.links["port0"].Master)
+}
+
+func TestALinkWatchMissesNoRemovalWhenMessagesAreLost(t *testing.T) {
+	defer hostnet.SetWatchBuffer(8 << 10)()
+	h := newHost(t)
+	files := openFiles(t)
+	const links = 60
+	script := func(format string, n int) string {
+		var s strings.Builder
+		for i := range n {
+			fmt.Fprintf(&s, format+"\n", i)
+		}
+		return s.String()
+	}
+	batch := func(script string) {
+		cmd := h.Command("ip", "-batch", "-")
+		cmd.Stdin = strings.NewReader(script)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	batch(script("link add early%d group 5 type bridge", links))
+
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	w := &linkTale{t, make(chan []hostnet.LinkEvent, 1<<16), map[string]hostnet.Link{}, map[string]bool{}}
+	var once sync.Once
+	watcher, err := h.WatchLinks(func(e []hostnet.LinkEvent) {
+		w.calls <- e
+		once.Do(func() {
+			close(entered)
+			<-proceed
+		})
+	})
+	require.NoError(t, err)
+	batch("link set early0 up\n")
+	<-entered
+	batch(script("link add late%d group 6 type bridge", links))
+	batch("link del group 5\n")
+	require.NotZero(t, dropped(t, h), "messages were lost")
+	close(proceed)
+	for i := range links {
+		w.awaitGone(fmt.Sprintf("early%d", i))
+		w.await(func() bool { return w.links[fmt.Sprintf("late%d", i)].Kind == "bridge" })
+	}
+	// And it goes on.
+	batch("link del group 6\n")
+	for i := range links {
+		w.awaitGone(fmt.Sprintf("late%d", i))
+	}
+	watcher.Close()
+	require.Equal(t, files, openFiles(t))
+}
+
+// dropped is how many messages the kernel has lost for netlink sockets of a host.
+func dropped(t testing.TB, h host) (n int) {
+	t.Helper()
+	for _, line := range strings.Split(run(t, h.Namespace, "cat", "/proc/net/netlink"), "\n")[1:] {
+		if f := strings.Fields(line); len(f) > 8 {
+			lost, err := strconv.Atoi(f[8])
+			require.NoError(t, err)
+			n += lost
+		}
+	}
+	return n
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/overlayd/overlayd/bench/internal/report"
 )
@@ -146,7 +148,7 @@ func (s *bed) try(ctx context.Context, cs *containers) error {
 // round measures everything once.
 func (s *bed) round(ctx context.Context, cs *containers, cycles int) error {
 	put := func(name string, v float64) { s.got[name] = append(s.got[name], v) }
-	adds, dels, err := cs.cycles(ctx, s.empty, cycles)
+	adds, dels, crowded, err := s.cycles(ctx, cs, cycles)
 	if err != nil {
 		return err
 	}
@@ -154,21 +156,47 @@ func (s *bed) round(ctx context.Context, cs *containers, cycles int) error {
 	put(addP99, milliseconds(adds, 99))
 	put(delP50, milliseconds(dels, 50))
 	put(delP99, milliseconds(dels, 99))
+	put(crowdedP50, milliseconds(crowded, 50))
+	put(crowdedCost, milliseconds(crowded, 50)/milliseconds(adds, 50))
 
 	took, err := cs.together(burst, func(c *container) error { return s.empty.add(ctx, c) })
 	if err != nil {
 		return err
 	}
 	put(atOnce, float64(len(cs.all))/took.Seconds())
-	if _, err := cs.together(4, func(c *container) error { return s.empty.del(ctx, c) }); err != nil {
-		return err
-	}
+	_, err = cs.together(4, func(c *container) error { return s.empty.del(ctx, c) })
+	return err
+}
 
-	crowded, _, err := cs.cycles(ctx, s.crowded, max(cycles/2, 1))
-	if err != nil {
-		return err
+// cycles adds and deletes containers, one after the other, where there is no other
+// and where there is a crowd in turn, n of each, and returns how long that took,
+// sorted.
+func (s *bed) cycles(ctx context.Context, cs *containers, n int) (adds, dels, crowded []time.Duration, err error) {
+	for i := range n {
+		c := cs.all[i%len(cs.all)]
+		add, del, err := cycle(ctx, s.empty, c)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		adds, dels = append(adds, add), append(dels, del)
+		if add, _, err = cycle(ctx, s.crowded, c); err != nil {
+			return nil, nil, nil, err
+		}
+		crowded = append(crowded, add)
 	}
-	put(crowdedP50, milliseconds(crowded, 50))
-	put(crowdedCost, milliseconds(crowded, 50)/milliseconds(adds, 50))
-	return nil
+	slices.Sort(adds)
+	slices.Sort(dels)
+	slices.Sort(crowded)
+	return adds, dels, crowded, nil
+}
+
+// cycle adds a container and deletes it, and returns how long each took.
+func cycle(ctx context.Context, to network, c *container) (add, del time.Duration, err error) {
+	begin := time.Now()
+	if err := to.add(ctx, c); err != nil {
+		return 0, 0, err
+	}
+	added := time.Now()
+	err = to.del(ctx, c)
+	return added.Sub(begin), time.Since(added), err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 )
@@ -69,27 +68,6 @@ func (c *container) works() error {
 		}
 	}
 	return fmt.Errorf("%s has no default route by eth0:\n%s", path, table)
-}
-
-// cycles adds and deletes containers, one after the other, n times, and returns how
-// long each took, sorted.
-func (cs *containers) cycles(ctx context.Context, to network, n int) (adds, dels []time.Duration, err error) {
-	for i := range n {
-		c := cs.all[i%len(cs.all)]
-		begin := time.Now()
-		if err := to.add(ctx, c); err != nil {
-			return nil, nil, err
-		}
-		adds = append(adds, time.Since(begin))
-		begin = time.Now()
-		if err := to.del(ctx, c); err != nil {
-			return nil, nil, err
-		}
-		dels = append(dels, time.Since(begin))
-	}
-	slices.Sort(adds)
-	slices.Sort(dels)
-	return adds, dels, nil
 }
 
 // together does something to all the containers, of width at once, and returns how

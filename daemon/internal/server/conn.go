@@ -254,12 +254,21 @@ func (c *conn) handle(r wire.Request) (res wire.Response) {
 // features are those of the contract that the server has.
 var features = []string{wire.Pipelining}
 
+// maxClient is how long a client's name may be, in bytes.
+const maxClient = 256
+
 // hello greets a client, and gives it of what it wants what there is.
 func (c *conn) hello(r wire.HelloRequest) wire.Response {
 	if !slices.Contains(r.Versions, wire.Version) {
 		return wire.Err{
 			Message: fmt.Sprintf("versions: this daemon speaks version %d of the contract, and the client does not", wire.Version),
 			Code:    wire.InvalidRequest, Field: "versions",
+		}
+	}
+	if len(r.Client) > maxClient {
+		return wire.Err{
+			Message: fmt.Sprintf("client: a name of %d bytes; the most is %d", len(r.Client), maxClient),
+			Code:    wire.InvalidRequest, Field: "client",
 		}
 	}
 	h := c.s.config.Hello()
@@ -273,8 +282,7 @@ func (c *conn) hello(r wire.HelloRequest) wire.Response {
 	if c.pipelining && c.slots == nil {
 		c.slots = make(chan struct{}, c.s.limits.pipelined)
 	}
-	const most = 128 // bytes of a name
-	c.s.log.Debug("a client says hello", "client", r.Client[:min(len(r.Client), most)], "uid", c.peer.uid, "pid", c.peer.pid)
+	c.s.log.Debug("a client says hello", "client", r.Client, "uid", c.peer.uid, "pid", c.peer.pid)
 	return h
 }
 

@@ -294,7 +294,10 @@ func TestHello(t *testing.T) {
 	r := b.raw()
 	require.Equal(t, want, r.call(1, wire.HelloRequest{Versions: []uint32{7, 1}, Features: []string{"teleport"}}))
 	want.Features = []string{wire.Pipelining}
-	require.Equal(t, want, r.call(1, wire.HelloRequest{Client: strings.Repeat("x\n", 1<<16), Versions: []uint32{1}, Features: []string{"teleport", wire.Pipelining, wire.Pipelining}}))
+	long, ok := r.call(1, wire.HelloRequest{Client: strings.Repeat("x", maxClient+1), Versions: []uint32{1}}).(wire.Err)
+	require.True(t, ok)
+	require.Equal(t, "client", long.Field)
+	require.Equal(t, want, r.call(1, wire.HelloRequest{Client: strings.Repeat("x\n", maxClient/2), Versions: []uint32{1}, Features: []string{"teleport", wire.Pipelining, wire.Pipelining}}))
 	require.Less(t, len(b.log.String()), 4096, "a long name does not fill the log")
 	for _, versions := range [][]uint32{nil, {0}, {2, 3}} {
 		e := r.call(2, wire.HelloRequest{Versions: versions}).(wire.Err)

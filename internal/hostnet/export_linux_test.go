@@ -1,0 +1,9 @@
+package hostnet
+
+// SetWatchBuffer has link watches that begin from now on lose messages earlier, and
+// returns what undoes it.
+func SetWatchBuffer(bytes int) (undo func()) {
+	was := watchBuffer
+	watchBuffer = bytes
+	return func() { watchBuffer = was }
+}
