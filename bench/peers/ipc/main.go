@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io/fs"
 	"log"
 	"os"
@@ -87,8 +86,8 @@ var scenarios = []scenario{
 	{"ipc-throughput", "requests for the status of an empty daemon; pipelined: 64 at once, on all connections together", "", throughput},
 }
 
-// errMissing is what makes a scenario one that was skipped.
-var errMissing = errors.New("not measured")
+// missing is why a scenario is skipped: something is not to be had here.
+type missing struct{ error }
 
 // run measures the scenarios that are selected.
 func (b *bench) run(ctx context.Context, selected *regexp.Regexp) (rows []report.Row, err error) {
@@ -102,12 +101,11 @@ func (b *bench) run(ctx context.Context, selected *regexp.Regexp) (rows []report
 		}
 		row := report.Row{Scenario: s.name, What: s.what, Peer: s.peer, Pairs: b.rounds}
 		figures, err := b.measure(ctx, s)
-		switch {
-		case errors.Is(err, errMissing):
-			row.Skipped = err.Error()
-		case err != nil:
+		if m, ok := errors.AsType[missing](err); ok {
+			row.Skipped = m.Error()
+		} else if err != nil {
 			row.Failed = err.Error()
-		default:
+		} else {
 			row.Figure, row.More = figures[0], figures[1:]
 		}
 		if ctx.Err() != nil {
@@ -137,9 +135,9 @@ func checkNamespaces() error {
 	ns, err := testnet.OpenNamespace()
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: it needs root, for network namespaces", errMissing)
+		return missing{errors.New("it needs root, for network namespaces")}
 	case errors.Is(err, errors.ErrUnsupported):
-		return fmt.Errorf("%w: it needs Linux, for network namespaces", errMissing)
+		return missing{errors.New("it needs Linux, for network namespaces")}
 	case err != nil:
 		return err
 	}
