@@ -34,15 +34,13 @@ func known(addrs []netip.Prefix) int {
 	return min(len(addrs), 1) - 1
 }
 
-// announce tells the neighbours on a bridge where the addresses of IPv6 are now that
-// the hardware address is not made from.
+// announce tells the neighbours on a bridge where the addresses are now that they may
+// know another hardware address of. The bridge tells all of its ports, so that it
+// takes the longer the more there are.
 func (c *cable) announce(container *Handle, index int) error {
-	for i, a := range c.Addrs {
-		if !is6(a) || i == known(c.Addrs) {
-			continue
-		}
-		if err := container.advertise(index, a.Addr(), c.containerMAC); err != nil {
-			return fmt.Errorf("announce %v: %w", a.Addr(), err)
+	for _, a := range c.Announce {
+		if err := container.advertise(index, a, c.containerMAC); err != nil {
+			return fmt.Errorf("announce %v: %w", a, err)
 		}
 	}
 	return nil

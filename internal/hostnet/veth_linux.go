@@ -49,6 +49,7 @@ func (v Veth) known() Veth {
 		v.Addrs = slices.DeleteFunc(slices.Clone(v.Addrs), is6)
 		v.Routes = slices.DeleteFunc(slices.Clone(v.Routes), is6)
 		v.Gateways = slices.DeleteFunc(slices.Clone(v.Gateways), no)
+		v.Announce = nil
 		v.Via = slices.DeleteFunc(slices.Clone(v.Via), no)
 	}
 	return v

@@ -104,17 +104,20 @@ func TestNeighboursLearnWhoHasAnAddressNow(t *testing.T) {
 	asks := startContainer(t)
 	_, err := h.AddVeth(eth0(bridge, asks, 0))
 	require.NoError(t, err)
-	for _, has := range [][]string{
+	for i, has := range [][]string{
 		{"10.200.1.3/22", "fd00:200:0:1::3/112"},
 		{"10.200.1.3/22", "fd00:200:0:1::4/112"},
 		{"10.200.1.4/22", "fd00:200:0:1::3/112"},
-		{"fd00:200:0:1::3/112", "10.200.1.4/22"},
+		{"fd00:200:0:1::4/112", "10.200.1.3/22"},
 		{"fd00:200:0:1::5/112"},
 		{"fd00:200:0:1::5/112"},
 	} {
 		c := startContainer(t)
 		v := eth0(bridge, c, 1)
 		v.Addrs, v.Gateways = prefixes(has...), nil
+		if len(v.Addrs) > 1 {
+			v.Announce = addrs("fd00:200:0:1::3", "fd00:200:0:1::4")[i%2 : i%2+1]
+		}
 		link, err := h.AddVeth(v)
 		require.NoError(t, err)
 		for _, a := range v.Addrs {
