@@ -171,7 +171,9 @@ func TestABridgeThatSomebodyRemovedIsMadeAnew(t *testing.T) {
 	b.echo()
 	require.NoError(t, attachGuest(h, nil))
 	bridge := h.service("web").Name
-	proxies := func() string { return h.run("ip", "neigh", "show", "proxy", "dev", bridge) + h.run("ip", "-6", "neigh", "show", "proxy", "dev", bridge) }
+	proxies := func() string {
+		return h.run("ip", "neigh", "show", "proxy", "dev", bridge) + h.run("ip", "-6", "neigh", "show", "proxy", "dev", bridge)
+	}
 	guests := proxies()
 	require.NotEmpty(t, guests, "the bridge answers for the guest")
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,9 +60,6 @@ func (d *Daemon) lease(a *state.Attachment, subnets, pools []netip.Prefix) error
 		}
 		return err
 	})
-	if errors.Is(err, ipam.ErrExhausted) {
-		return because(err, "the addresses of service %q are exhausted: detach a container, or set it up with a larger subnet", a.Service)
-	}
 	if err != nil {
 		return because(err, "lease addresses")
 	}
@@ -70,15 +68,63 @@ func (d *Daemon) lease(a *state.Attachment, subnets, pools []netip.Prefix) error
 	return nil
 }
 
+// allocate takes an address of each pool, all in the same position if that can be:
+// see unpaired.
 func allocate(tx *ipam.Tx, o ipam.Owner, pools []netip.Prefix) (addrs []netip.Prefix, err error) {
 	for _, p := range pools {
-		l, err := tx.Allocate(p, o)
+		var l ipam.Lease
+		has := func(l ipam.Lease) bool { return l.Pool == p }
+		if len(addrs) > 0 && !slices.ContainsFunc(tx.Owned(o), has) {
+			if a, ok := atPosition(p, position(addrs[0])); ok {
+				l, _ = tx.AllocateAddr(a, o)
+			}
+		}
+		if !l.Addr.IsValid() {
+			l, err = tx.Allocate(p, o)
+		}
+		if errors.Is(err, ipam.ErrExhausted) {
+			return nil, because(err, "the addresses of %v are exhausted: detach a container, or set the service up with a larger subnet, the node with a larger slice", p)
+		}
 		if err != nil {
 			return nil, err
 		}
 		addrs = append(addrs, l.Prefix())
 	}
 	return addrs, nil
+}
+
+// position is which address of its pool one is, counted from 0, in the last 64 bits.
+func position(p netip.Prefix) uint64 {
+	low := func(a netip.Addr) uint64 {
+		b := a.As16()
+		return binary.BigEndian.Uint64(b[8:])
+	}
+	return low(p.Addr()) - low(p.Masked().Addr())
+}
+
+// atPosition is the address in a position of a pool, if there is one.
+func atPosition(p netip.Prefix, position uint64) (netip.Addr, bool) {
+	b := p.Masked().Addr().As16()
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+position)
+	a := netip.AddrFrom16(b)
+	if p.Addr().Is4() {
+		a = a.Unmap()
+	}
+	return a, p.Contains(a)
+}
+
+// unpaired is the addresses of IPv6 that are not in the position of the first one of
+// IPv4. A container's hardware address is made from that, so that one who gets both
+// addresses of another has its hardware address too, and its neighbours need not be
+// told.
+func unpaired(addrs []netip.Prefix) (alone []netip.Addr) {
+	four := slices.IndexFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is4() })
+	for _, p := range addrs {
+		if four >= 0 && p.Addr().Is6() && position(p) != position(addrs[four]) {
+			alone = append(alone, p.Addr())
+		}
+	}
+	return alone
 }
 
 // release returns an attachment's addresses but those to keep.
@@ -111,6 +157,7 @@ func (d *Daemon) serviceVeth(a *state.Attachment, to ends) hostnet.Veth {
 		Container: serviceInterface,
 		MTU:       to.service.bridge.MTU,
 		Addrs:     a.Addrs,
+		Announce:  unpaired(a.Addrs),
 		Gateways:  to.service.gateways,
 	}
 }
@@ -168,6 +215,7 @@ func (d *Daemon) lay(v hostnet.Veth) error {
 	return nil
 }
 
+// prefer has the host talk to what is routed through a link from its own address.
 func (d *Daemon) prefer(v hostnet.Veth, index int) error {
 	for _, to := range v.Addrs {
 		for _, from := range v.Via {

@@ -50,6 +50,7 @@ type Veth struct {
 	Container string // name of the other end
 	MTU       int
 	Addrs     []netip.Prefix // of the other end
+	Announce  []netip.Addr   // of those, the ones of IPv6 that neighbours may know of another container with another first IPv4 address
 	Gateways  []netip.Addr   // its default routes, one of a family at most
 	Routes    []netip.Prefix // what else it reaches through the cable
 	Via       []netip.Addr   // the host's own addresses that answer for Routes, one of a family

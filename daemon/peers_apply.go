@@ -1,0 +1,210 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/overlayd/overlayd/daemon/internal/state"
+	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/overlay"
+)
+
+// An edit is one peer that is to be another, or is to come or go.
+type edit struct {
+	key      overlay.PublicKey
+	old, new *overlay.Peer // nil: there is none
+}
+
+// apply makes edits: in the node, in the host's routes and on record, all of them or
+// none. at is the path of a peer in the request. v.mu is held.
+func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.PublicKey) string) error {
+	if v.closed {
+		return errDeviceClosed
+	}
+	if len(edits) == 0 {
+		return nil
+	}
+	from, to := make(map[netip.Prefix]overlay.PublicKey), make(map[netip.Prefix]overlay.PublicKey)
+	way := detour{device: v}
+	count := len(v.set) + len(v.guests)
+	for _, e := range edits {
+		if err := v.checkGuest(e.key, at(e.key)+"public_key"); err != nil {
+			return err
+		}
+		if e.new != nil && e.key == v.node().PublicKey() {
+			return invalid(at(e.key)+"public_key", "%v is the device's own", e.key)
+		}
+		if e.old != nil {
+			count--
+			way.from = append(way.from, e.old.AllowedIPs...)
+			if e.new == nil || e.new.Endpoint != e.old.Endpoint {
+				way.gone = append(way.gone, v.at[e.key]...)
+			}
+			maps.Copy(from, owners(e.key, e.old.AllowedIPs))
+		}
+		if e.new == nil {
+			continue
+		}
+		count++
+		way.to = append(way.to, e.new.AllowedIPs...)
+		if e.old == nil || e.new.Endpoint != e.old.Endpoint {
+			way.new = append(way.new, v.d.resolver.addresses(e.new.Endpoint)...)
+		}
+		for _, p := range e.new.AllowedIPs {
+			if other, twice := to[p]; twice {
+				return &Error{Code: wire.Conflict, Field: at(e.key) + "allowed_ips", Msg: fmt.Sprintf("%v of peer %v is also of peer %v: an address belongs to one peer", p, e.key, other)}
+			}
+			to[p] = e.key
+		}
+	}
+	if count > maxPeers {
+		return failed(wire.Exhausted, "room for peers is exhausted: %s takes at most %d", v, maxPeers)
+	}
+
+	var s steps
+	err := s.do("peers.plan", func() error {
+		return v.planned(v.d.plan.claim(v.scope, from, to), at)
+	}, func() error { return v.d.plan.claim(v.scope, to, from) })
+	if err == nil {
+		err = s.do("peers.node", func() error { return v.told(v.tell(ctx, edits), at) }, func() error { return v.tell(ctx, reversed(edits)) })
+	}
+	if err == nil {
+		err = s.do("peers.routes", func() error { return v.routed(v.d.reroute(way), edits, at) }, func() error { return v.d.reroute(way.back()) })
+	}
+	if err == nil {
+		err = s.do("peers.record", func() error { return v.record(edits) }, nil)
+	}
+	if err != nil {
+		return s.rollback(err)
+	}
+	for _, e := range edits {
+		if e.new == nil {
+			delete(v.set, e.key)
+			delete(v.at, e.key)
+			delete(v.unresolved, e.key)
+			continue
+		}
+		if v.set[e.key].Endpoint != e.new.Endpoint {
+			delete(v.unresolved, e.key)
+		}
+		if e.old == nil || e.old.Endpoint != e.new.Endpoint {
+			v.at[e.key] = v.d.resolver.addresses(e.new.Endpoint)
+		}
+		v.set[e.key] = *e.new
+	}
+	return nil
+}
+
+func reversed(edits []edit) []edit {
+	back := make([]edit, len(edits))
+	for i, e := range edits {
+		back[i] = edit{e.key, e.new, e.old}
+	}
+	return back
+}
+
+// tell makes edits in the node, in one change.
+func (v *device) tell(ctx context.Context, edits []edit) error {
+	if len(edits) == 1 {
+		e := edits[0]
+		if e.new != nil {
+			return v.node().SetPeer(ctx, v.known(e))
+		}
+		if err := v.node().RemovePeer(e.key); !errors.Is(err, overlay.ErrUnknownPeer) {
+			return err
+		}
+		return nil
+	}
+	next := make(map[overlay.PublicKey]overlay.Peer, len(v.set)+len(v.guests)+len(edits))
+	for key, p := range v.all() {
+		next[key] = v.known(edit{key, &p, &p})
+	}
+	for _, e := range edits {
+		if e.new == nil {
+			delete(next, e.key)
+		} else {
+			next[e.key] = v.known(e)
+		}
+	}
+	return v.node().SetPeers(ctx, slices.Collect(maps.Values(next)))
+}
+
+// known is a peer as the node is to have it now: without an endpoint whose name is
+// still being looked up.
+func (v *device) known(e edit) overlay.Peer {
+	p := *e.new
+	if e.old != nil && e.old.Endpoint == p.Endpoint && v.unresolved[e.key] {
+		p.Endpoint = ""
+	}
+	return p
+}
+
+// record puts edits on record.
+func (v *device) record(edits []edit) error {
+	err := v.d.store.Update(func(tx *state.Tx) error {
+		for _, e := range edits {
+			switch {
+			case e.new == nil:
+				tx.DeletePeer(v.scope, e.key.String())
+			case e.old == nil || !samePeer(*e.old, *e.new):
+				tx.PutPeer(state.Peer{Service: v.scope, PeerSpec: specOf(*e.new)})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return because(err, "the peers were not recorded, and are as they were")
+	}
+	return nil
+}
+
+// specOf is a peer in the contract's terms.
+func specOf(p overlay.Peer) wire.PeerSpec {
+	return wire.PeerSpec{
+		PublicKey:  p.PublicKey.String(),
+		Endpoint:   p.Endpoint,
+		AllowedIPs: join(p.AllowedIPs),
+		Keepalive:  uint64(p.Keepalive / time.Second),
+	}
+}
+
+// planned, told and routed say what went wrong in the request's terms.
+func (v *device) planned(err error, at func(overlay.PublicKey) string) error {
+	var c *clash
+	if errors.As(err, &c) {
+		return &Error{Code: wire.Conflict, Field: at(c.key) + "allowed_ips", Msg: c.Error() + ": give the peer what lies on its own node"}
+	}
+	return err
+}
+
+func (v *device) told(err error, at func(overlay.PublicKey) string) error {
+	if err == nil {
+		return nil
+	}
+	var key overlay.PublicKey
+	var config *overlay.ConfigError
+	var overlap *overlay.OverlapError
+	switch {
+	case errors.As(err, &config):
+		key = config.Peer
+	case errors.As(err, &overlap):
+		key = overlap.Peer
+	}
+	return v.refused(err, at(key))
+}
+
+func (v *device) routed(err error, edits []edit, at func(overlay.PublicKey) string) error {
+	if err == nil {
+		return nil
+	}
+	e := because(err, "the host did not take the routes, and peers are as they were")
+	if len(edits) == 1 {
+		e.Field = at(edits[0].key) + "allowed_ips"
+	}
+	return e
+}
