@@ -107,6 +107,7 @@ var deeds = []deed{
 }
 
 func TestE2EADaemonKilledAtAnyPointConverges(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	fresh := h.listing()
 	h.setupGlobal(1)
@@ -162,6 +163,7 @@ func TestE2EADaemonKilledAtAnyPointConverges(t *testing.T) {
 // A daemon that is killed while it repairs what an earlier one left repairs that
 // too, the next time.
 func TestE2EADaemonKilledWhileItRepairsConverges(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	h.setupGlobal(1)
 	h.setupService("web", "shared")
@@ -222,6 +224,7 @@ func census(f facts) map[string]int {
 }
 
 func TestE2EADaemonKilledAmidFiftyAttachesConverges(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	h.setupGlobal(1)
 	_, err := h.SetupServiceOverlay(h.ctx, wire.SetupServiceOverlay{Service: "web", Mode: "shared", Subnet: "10.200.128.0/22,fd00:200:0:8000::/64"})

@@ -139,6 +139,7 @@ func awaitVerify(t *testing.T, h *host, before facts, containers ...*container) 
 // What somebody else, or a daemon killed in the middle of a step, left in a state is
 // made whole at the next start, whatever it is.
 func TestE2EAStartMakesWholeWhatIsBroken(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	web, db := everything(t, h)
 	web.echo()
