@@ -124,7 +124,7 @@ func TestADaemonThatIsAskedToEndEnds(t *testing.T) {
 			end(t, d, c, cancel)
 			require.NoError(t, <-served)
 			require.NoFileExists(t, d.config.Endpoint)
-			_, err = client.Dial(ctx, client.Config{Endpoint: d.config.Endpoint, Attempts: -1})
+			_, err = client.Dial(t.Context(), client.Config{Endpoint: d.config.Endpoint, Attempts: -1})
 			require.ErrorIs(t, err, client.ErrUnreachable)
 		})
 	}
