@@ -17,6 +17,9 @@
 // Scenarios that need namespaces and TUN devices need root; the bench makes what
 // it needs and leaves nothing behind. What cannot run is listed with the reason.
 //
+// The scenarios ipam-, dns- and ipc- are measured by commands of the module in
+// bench/peers, which has the peers' dependencies and is run from the repository.
+//
 // With -tcp it measures instead one upload between two TCP/IP stacks over a
 // simulated link, for every choice of congestion control and loss detection.
 //

@@ -246,7 +246,7 @@ func newAttachmentID() string { return strings.ToLower(rand.Text()[:9]) }
 func (d *Daemon) attachAgain(at *attachment, to ends, pid uint32, r wire.AttachContainer) error {
 	a := *at.record
 	a.PID, a.JoinGlobal = pid, r.JoinGlobal
-	d.setDNS(&a, r)
+	changeDNS(&a, r)
 	if err := d.updateFor(at, &a, r); err != nil {
 		return err
 	}

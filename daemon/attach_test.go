@@ -249,6 +249,12 @@ func TestWhatIsSaidOfNamesIsRemembered(t *testing.T) {
 	require.Equal(t, r.DNSServer, b.attach(x).DNSServer, "the same without")
 	b.restart()
 	require.Equal(t, r.DNSServer, b.attach(y).DNSServer)
+	other := y.request()
+	other.DNSServer = netip.MustParseAddr("10.200.7.2")
+	require.Equal(t, other.DNSServer, b.setup(other).(wire.Attached).DNSServer)
+	require.Equal(t, r.DNSServer, b.attach(x).DNSServer, "what was said of another is for those to come")
+	other.DNSServer = r.DNSServer
+	b.setup(other)
 	guest := b.setup(wire.AttachContainer{Handle: wire.GuestManaged{ID: "vm"}, Service: "web"}).(wire.GuestConfig)
 	require.Equal(t, r.DNSServer, guest.DNSServer)
 	require.Equal(t, "prod.local", guest.DNSDomain)

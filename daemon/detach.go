@@ -16,7 +16,7 @@ func (d *Daemon) detach(ctx context.Context, r wire.DetachContainer) error {
 	switch h := r.Handle.(type) {
 	case wire.LinuxPID:
 		if h.PID == 0 {
-			return invalid("handle.pid", "0 is no process: send the PID the container was attached with")
+			return invalid(fieldPID, "0 is no process: send the PID the container was attached with")
 		}
 		c = d.containerOf(h.PID)
 	case wire.GuestManaged:

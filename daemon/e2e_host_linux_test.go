@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,6 +80,7 @@ func newUser(t testing.TB) *host {
 			h.Close()
 		}
 		h.kill()
+		h.checkLog()
 		if t.Failed() {
 			h.showLog()
 		}
@@ -235,6 +237,16 @@ func (h *host) noting(what string, do func()) {
 		}
 	}()
 	do()
+}
+
+// checkLog fails the test if a daemon wrote what none may ever write.
+func (h *host) checkLog() {
+	log, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+	for _, never := range []string{"WARNING: DATA RACE", "panic:", "fatal error:"} {
+		if i := bytes.Index(log, []byte(never)); i >= 0 {
+			h.t.Errorf("a daemon wrote:\n%s", log[i:min(len(log), i+8<<10)])
+		}
+	}
 }
 
 func (h *host) showLog() {

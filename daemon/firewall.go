@@ -34,7 +34,8 @@ type ruleChange struct {
 
 // updateFirewall changes what the rules are to be, and the host's with them. Calls
 // that come while another is at work may be done together. On error the rules are as
-// they were. Until openFirewall the change is only noted. change may keep no slice.
+// they were. Until openFirewall the change is only noted. change may be called more
+// than once, and keeps no slice of what it is given.
 func (d *Daemon) updateFirewall(change func(f *hostnet.Firewall)) error {
 	f := &d.firewall
 	c := &ruleChange{change: change}

@@ -144,7 +144,7 @@ func (d *Daemon) guestSteps(ctx context.Context, st *steps, a *state.Attachment,
 func (d *Daemon) attachGuestAgain(ctx context.Context, at *attachment, g *globalView, r wire.AttachContainer) error {
 	a := *at.record
 	a.JoinGlobal = r.JoinGlobal
-	d.setDNS(&a, r)
+	changeDNS(&a, r)
 	if err := d.updateFor(at, &a, r); err != nil {
 		return err
 	}

@@ -90,9 +90,9 @@ func (w *ward) look(scope string, p *overlay.PeerStatus, now time.Time, tell fun
 	id := peerID{scope, p.PublicKey}
 	a := w.patients[id]
 	if a == nil {
-		a = &patient{addr: p.Addr, shaken: p.LastHandshake, rx: p.RxBytes, tx: p.TxBytes, packets: p.TxPackets}
-		if !a.shaken.IsZero() {
-			a.is = well
+		a = &patient{rx: p.RxBytes, tx: p.TxBytes, packets: p.TxPackets}
+		if p.Endpoint != "" { // that it is there is no news, unlike where a peer called from
+			a.addr = p.Addr
 		}
 		w.patients[id] = a
 	}

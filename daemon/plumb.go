@@ -59,9 +59,6 @@ func (d *Daemon) lease(a *state.Attachment, subnets, pools []netip.Prefix) error
 		}
 		return err
 	})
-	if errors.Is(err, ipam.ErrExhausted) {
-		return because(err, "the addresses of service %q are exhausted: detach a container, or set it up with a larger subnet", a.Service)
-	}
 	if err != nil {
 		return because(err, "lease addresses")
 	}
@@ -73,6 +70,9 @@ func (d *Daemon) lease(a *state.Attachment, subnets, pools []netip.Prefix) error
 func allocate(tx *ipam.Tx, o ipam.Owner, pools []netip.Prefix) (addrs []netip.Prefix, err error) {
 	for _, p := range pools {
 		l, err := tx.Allocate(p, o)
+		if errors.Is(err, ipam.ErrExhausted) {
+			return nil, because(err, "the addresses of %v are exhausted: detach a container, or set the service up with a larger subnet, the node with a larger slice", p)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -168,6 +168,7 @@ func (d *Daemon) lay(v hostnet.Veth) error {
 	return nil
 }
 
+// prefer has the host talk to what is routed through a link from its own address.
 func (d *Daemon) prefer(v hostnet.Veth, index int) error {
 	for _, to := range v.Addrs {
 		for _, from := range v.Via {

@@ -37,15 +37,22 @@ func speaksOfDNS(n *state.Node, r wire.AttachContainer) bool {
 	return r.DNSServer.IsValid() && r.DNSServer.String() != n.DNSServer || r.DNSDomain != "" && r.DNSDomain != n.DNSDomain
 }
 
-// setDNS gives an attachment what its request says of names, or what the last one
+// setDNS gives a new attachment what its request says of names, or what the last one
 // said that did, if any.
 func (d *Daemon) setDNS(a *state.Attachment, r wire.AttachContainer) {
 	n := d.node.load()
-	if a.DNSServer = r.DNSServer; !a.DNSServer.IsValid() {
-		a.DNSServer, _ = netip.ParseAddr(n.DNSServer) // none is "" on record
+	a.DNSServer, _ = netip.ParseAddr(n.DNSServer) // none is "" on record
+	a.DNSDomain = n.DNSDomain
+	changeDNS(a, r)
+}
+
+// changeDNS gives an attachment what a request says of names, if it does.
+func changeDNS(a *state.Attachment, r wire.AttachContainer) {
+	if r.DNSServer.IsValid() {
+		a.DNSServer = r.DNSServer
 	}
-	if a.DNSDomain = r.DNSDomain; a.DNSDomain == "" {
-		a.DNSDomain = n.DNSDomain
+	if r.DNSDomain != "" {
+		a.DNSDomain = r.DNSDomain
 	}
 }
 

@@ -142,6 +142,9 @@ func TestPeersThatAnswerAreLeftAlone(t *testing.T) {
 	makePeers(t, a, b)
 	_, err := a.ping(context.Background(), wire.Ping{IP: netip.MustParseAddr("10.200.0.2")})
 	require.NoError(t, err)
+	var w ward
+	a.lookAtPeers(&w, time.Now())
+	require.EqualValues(t, 1, a.meter.counts()["peer_health_changed"].Load())
 	v := a.global.load().device
 	p := v.node().Peers()[0]
 	require.True(t, a.healthy("", p.PublicKey, p.LastHandshake))

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -127,37 +126,41 @@ func (s *serving) run(cmd *cobra.Command, _ []string) error {
 	}
 	defer d.Close()
 	metrics.serve(d.Metrics(), config.Logger)
-	ended := make(chan error, 1)
-	go func() { ended <- d.Serve(ctx) }()
+	defer sys.stopping() // also when a client asks for the end
+	return live(ctx, d, config, sys, metrics.url())
+}
 
-	self, status, err := meet(ctx, config.Endpoint)
-	if ctx.Err() != nil {
-		return <-ended // asked to end before it was up
-	}
+// live is the daemon's life from when it is made.
+func live(ctx context.Context, d *daemon.Daemon, config daemon.Config, sys *systemd, metrics string) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	up, down := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		err := d.Serve(ctx)
+		down()
+		ended <- err
+	}()
+	self, status, err := meet(up, config.Endpoint)
 	if err != nil {
+		asked := up.Err() != nil // to end, before it was up
 		stop()
-		return errors.Join(err, <-ended)
+		if failed := <-ended; asked || failed != nil {
+			return failed
+		}
+		return err
 	}
 	defer self.Close()
 	config.Logger.Info("ready", startLine(d, config, status)...)
-	if at := metrics.url(); at != "" {
-		config.Logger.Info("metrics are served", "url", at)
+	if metrics != "" {
+		config.Logger.Info("metrics are served", "url", metrics)
 	}
 	sys.ready(status)
-	live, die := context.WithCancel(ctx)
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		sys.watchdog(live, config.Logger, func(ctx context.Context) error {
-			_, err := self.Status(ctx)
-			return err
-		})
-	}()
-	err = <-ended
-	sys.stopping() // also when a client asked for the end
-	die()
-	<-watching
-	if err == nil {
+	sys.watchdog(up, config.Logger, func(ctx context.Context) error {
+		_, err := self.Status(ctx)
+		return err
+	})
+	if err = <-ended; err == nil {
 		config.Logger.Info("ended: what is set up stays on the host for the next run")
 	}
 	return err

@@ -135,6 +135,15 @@ func TestSIGHUPIsIgnoredAndSIGTERMIsNot(t *testing.T) {
 	require.NoFileExists(t, client.DataDirEndpoint(p.dir))
 }
 
+func TestADaemonThatIsEndedBeforeItIsUpEndsWell(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		p := servingDaemon(t, nil)
+		require.NoError(t, p.client(t).Shutdown(t.Context()))
+		require.Zero(t, p.ends(t))
+	}
+}
+
 func TestASecondSignalEndsItAtOnce(t *testing.T) {
 	t.Parallel()
 	p := servingDaemon(t, func(cmd *exec.Cmd) { cmd.Args = []string{"stubborn"} })

@@ -2,24 +2,48 @@ package hostnet
 
 import (
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// announce tells the neighbours on a bridge where the addresses are now, who may know
-// them from a container that had them before. For IPv4 the kernel does so (arp_notify)
-// when a link is given a hardware address, be it the one that it has.
-func (c *cable) announce(container *Handle, index int) error {
-	err := container.netlink.LinkSetHardwareAddr(byIndex(index), c.containerMAC)
-	for _, a := range c.Addrs {
-		if err == nil && a.Addr().Is6() {
-			err = container.advertise(index, a.Addr(), c.containerMAC)
-		}
+// containerMAC is the hardware address of a container's end: one of those that are for
+// everyone to give (IEEE 802 section 8.4.4), made from the address it is the best known
+// by, its first of IPv4 or else of IPv6, as Docker does. Neighbours who knew a container
+// that had the address before know this one, and nothing need be said to a thousand of
+// them.
+func containerMAC(addrs []netip.Prefix) net.HardwareAddr {
+	if i := known(addrs); i >= 0 && !is6(addrs[i]) {
+		return append(net.HardwareAddr{0x02, 'o'}, addrs[i].Addr().AsSlice()...)
+	} else if i >= 0 {
+		sum := fnv.New64a()
+		sum.Write(addrs[i].Addr().AsSlice())
+		return append(net.HardwareAddr{0x06}, sum.Sum(nil)[:5]...)
 	}
-	if err != nil {
-		return fmt.Errorf("announce the addresses: %w", err)
+	return newMAC()
+}
+
+// known is the index of the address that a hardware address is made from, -1 of none.
+func known(addrs []netip.Prefix) int {
+	if i := slices.IndexFunc(addrs, func(p netip.Prefix) bool { return !is6(p) }); i >= 0 {
+		return i
+	}
+	return min(len(addrs), 1) - 1
+}
+
+// announce tells the neighbours on a bridge where the addresses of IPv6 are now that
+// the hardware address is not made from.
+func (c *cable) announce(container *Handle, index int) error {
+	for i, a := range c.Addrs {
+		if !is6(a) || i == known(c.Addrs) {
+			continue
+		}
+		if err := container.advertise(index, a.Addr(), c.containerMAC); err != nil {
+			return fmt.Errorf("announce %v: %w", a.Addr(), err)
+		}
 	}
 	return nil
 }

@@ -154,6 +154,10 @@ type site struct {
 func newSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{host: newHost(t), outside: testnet.NewNamespace(t), node: testnet.NewNamespace(t)}
+	for _, ns := range []*testnet.Namespace{s.Namespace, s.outside, s.node} {
+		// Else it takes the kernel seconds to have an address to ask for neighbours from.
+		run(t, ns, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+	}
 	cable := func(other *testnet.Namespace, name string, host, there []string) {
 		require.NoError(t, testnet.Veth(
 			testnet.Port{Namespace: s.Namespace, Name: name, Addrs: prefixes(host...)},

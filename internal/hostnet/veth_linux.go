@@ -34,7 +34,8 @@ const cableGroup = 0x6f766c
 //
 // It takes some twenty messages and no listing, whatever else is on the host.
 func (h *Handle) AddVeth(v Veth) (Link, error) {
-	c := cable{Veth: v.known(), hostMAC: newMAC(), containerMAC: newMAC()}
+	v = v.known()
+	c := cable{Veth: v, hostMAC: newMAC(), containerMAC: containerMAC(v.Addrs)}
 	if err := c.add(h); err != nil {
 		return Link{}, fmt.Errorf("cable from %s to %s: %w", v.Host, v.Container, err)
 	}
@@ -199,11 +200,8 @@ func loosen(link string) {
 	writeParameter("/proc/sys/net/ipv4/conf/"+link+"/rp_filter", "2")
 }
 
-// Parameters of IPv4 on a link, from linux/ip.h.
-const (
-	rpFilter  = 8
-	arpNotify = 22
-)
+// rpFilter is IPV4_DEVCONF_RP_FILTER of linux/ip.h.
+const rpFilter = 8
 
 // setInet sets a parameter of IPv4 on a link that is up.
 func (h *Handle) setInet(index int, parameter uint16, value uint32) error {
@@ -236,9 +234,6 @@ func (c *cable) setContainer(container *Handle) error {
 		return err
 	}
 	if err := container.setInet(end.Index, rpFilter, 2); err != nil { // as loosen does
-		return err
-	}
-	if err := container.setInet(end.Index, arpNotify, 1); err != nil { // for announce
 		return err
 	}
 	for _, a := range c.containerAddrs() {

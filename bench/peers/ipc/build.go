@@ -31,7 +31,7 @@ func buildOverlayd(ctx context.Context, dir string) (program string, err error) 
 func buildPlugins(ctx context.Context, dir string) error {
 	err := goBuild(ctx, "-o", dir+string(filepath.Separator), pluginBridge, pluginHostLocal)
 	if err != nil {
-		return fmt.Errorf("%w: CNI's plugins cannot be built: %w", errMissing, err)
+		return missing{fmt.Errorf("CNI's plugins cannot be built: %w", err)}
 	}
 	return nil
 }
@@ -39,7 +39,8 @@ func buildPlugins(ctx context.Context, dir string) error {
 func goBuild(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, "go", append([]string{"build"}, args...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, report.LastLines(string(out), 10))
+		said := strings.Fields(report.LastLines(string(out), 3)) // in one line, as a table has room for
+		return fmt.Errorf("go build: %w: %s", err, strings.Join(said, " "))
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ type host struct {
 	ns       *testnet.Namespace
 	endpoint string
 	process  *exec.Cmd
+	ended    chan struct{} // closed when the process has
 	log      bytes.Buffer
 }
 
@@ -39,7 +40,15 @@ func (b *bench) newHost(ctx context.Context) (h *host, err error) {
 	if err := h.process.Start(); err != nil {
 		return nil, errors.Join(err, h.ns.Close())
 	}
-	if h.Client, err = h.dial(ctx); err != nil {
+	trying, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	h.ended = make(chan struct{})
+	go func() {
+		h.process.Wait()
+		giveUp()
+		close(h.ended)
+	}()
+	if h.Client, err = h.dial(trying); err != nil {
 		err = errors.Join(err, h.close())
 		return nil, fmt.Errorf("start overlayd: %w\n%s", err, report.LastLines(h.log.String(), 10))
 	}
@@ -57,7 +66,7 @@ func (h *host) close() error {
 		h.Client.Close()
 	}
 	h.process.Process.Kill()
-	h.process.Wait()
+	<-h.ended
 	return h.ns.Close()
 }
 

@@ -1,6 +1,6 @@
 // Command ipc measures overlayd through its socket:
 //
-//	go run ./ipc [-json] [-run regexp] [-rounds n] [-time d] [-cycles n]
+//	go run ./ipc [-json] [-run regexp] [-rounds n] [-time d] [-cycles n] [-crowd n]
 //
 // It builds overlayd and runs it in a network namespace of its own, with
 // containers that are processes in namespaces of theirs, and so it needs root.
@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io/fs"
 	"log"
 	"os"
@@ -38,9 +37,10 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds, of each side in turn")
 	flag.DurationVar(&b.length, "time", 2*time.Second, "length of a round that has one")
 	flag.IntVar(&b.cycles, "cycles", 100, "containers attached and detached in a round that counts them")
+	flag.IntVar(&b.crowd, "crowd", 500, "containers that are there already, where some are")
 	flag.Parse()
 	selected, err := regexp.Compile(*run)
-	if err != nil || b.rounds < 1 || b.cycles < 1 || b.length <= 0 || flag.NArg() > 0 {
+	if err != nil || b.rounds < 1 || b.cycles < 1 || b.crowd < 1 || b.crowd > maxCrowd || b.length <= 0 || flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -68,6 +68,7 @@ type bench struct {
 	rounds int
 	length time.Duration
 	cycles int
+	crowd  int
 
 	dir      string // for all that is written
 	overlayd string // the program
@@ -81,12 +82,12 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{"ipc-attach", "containers attached and detached, through the socket and by plugins, one after the other", "CNI bridge and host-local", attach},
-	{"ipc-status", "status of a daemon with 500 containers in 50 services, asked every 2 ms while others are attached and detached", "", status},
+	{"ipc-status", "status of a daemon with many containers in 50 services, asked every 2 ms while others are attached and detached", "", status},
 	{"ipc-throughput", "requests for the status of an empty daemon; pipelined: 64 at once, on all connections together", "", throughput},
 }
 
-// errMissing is what makes a scenario one that was skipped.
-var errMissing = errors.New("not measured")
+// missing is why a scenario is skipped: something is not to be had here.
+type missing struct{ error }
 
 // run measures the scenarios that are selected.
 func (b *bench) run(ctx context.Context, selected *regexp.Regexp) (rows []report.Row, err error) {
@@ -100,12 +101,11 @@ func (b *bench) run(ctx context.Context, selected *regexp.Regexp) (rows []report
 		}
 		row := report.Row{Scenario: s.name, What: s.what, Peer: s.peer, Pairs: b.rounds}
 		figures, err := b.measure(ctx, s)
-		switch {
-		case errors.Is(err, errMissing):
-			row.Skipped = err.Error()
-		case err != nil:
+		if m, ok := errors.AsType[missing](err); ok {
+			row.Skipped = m.Error()
+		} else if err != nil {
 			row.Failed = err.Error()
-		default:
+		} else {
 			row.Figure, row.More = figures[0], figures[1:]
 		}
 		if ctx.Err() != nil {
@@ -135,9 +135,9 @@ func checkNamespaces() error {
 	ns, err := testnet.OpenNamespace()
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: it needs root, for network namespaces", errMissing)
+		return missing{errors.New("it needs root, for network namespaces")}
 	case errors.Is(err, errors.ErrUnsupported):
-		return fmt.Errorf("%w: it needs Linux, for network namespaces", errMissing)
+		return missing{errors.New("it needs Linux, for network namespaces")}
 	case err != nil:
 		return err
 	}

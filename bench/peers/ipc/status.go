@@ -28,7 +28,7 @@ func status(ctx context.Context, b *bench) (figures []report.Figure, err error) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	there, err := newContainers(crowd)
+	there, err := newContainers(b.crowd)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func status(ctx context.Context, b *bench) (figures []report.Figure, err error) 
 	for range b.rounds {
 		var took []time.Duration
 		attached, err := churn(ctx, coming, all, func() (err error) {
-			took, err = ask(ctx, asker, b.length)
+			took, err = ask(ctx, asker, b.crowd, b.length)
 			return err
 		})
 		if err != nil {
@@ -70,7 +70,7 @@ func status(ctx context.Context, b *bench) (figures []report.Figure, err error) 
 		put("p99 while attaches run", milliseconds(took, 99))
 		put("p50 while attaches run", milliseconds(took, 50))
 		put("attaches meanwhile", attached)
-		if took, err = ask(ctx, asker, b.length/2); err != nil {
+		if took, err = ask(ctx, asker, b.crowd, b.length/2); err != nil {
 			return nil, err
 		}
 		put("p99", milliseconds(took, 99))
@@ -96,7 +96,7 @@ func status(ctx context.Context, b *bench) (figures []report.Figure, err error) 
 
 // ask asks for the status for a time d, at a pace, and returns how long the answers
 // took, sorted.
-func ask(ctx context.Context, c *client.Client, d time.Duration) (took []time.Duration, err error) {
+func ask(ctx context.Context, c *client.Client, crowd int, d time.Duration) (took []time.Duration, err error) {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for end := time.Now().Add(d); time.Now().Before(end); <-tick.C {
@@ -105,7 +105,7 @@ func ask(ctx context.Context, c *client.Client, d time.Duration) (took []time.Du
 		if err != nil {
 			return nil, err
 		}
-		if st.ServiceCount != services || st.AttachmentCount < crowd {
+		if st.ServiceCount != services || int(st.AttachmentCount) < crowd {
 			return nil, fmt.Errorf("a daemon of %d services and %d containers says it has %d and %d", services, crowd, st.ServiceCount, st.AttachmentCount)
 		}
 		took = append(took, time.Since(begin))
