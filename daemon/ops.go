@@ -2,13 +2,33 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 )
 
-// handle does what a request asks.
+// opTime bounds how long a request may take: more than what anything waits for.
+const opTime = time.Minute
+
+// handle does what a request asks, and logs when that fails.
 func (d *Daemon) handle(ctx context.Context, req wire.Request) (wire.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTime)
+	defer cancel()
+	begin := time.Now()
+	res, err := d.do(ctx, req)
+	if err != nil {
+		level := slog.LevelInfo
+		if codeOf(err) == wire.Internal {
+			level = slog.LevelError
+		}
+		d.log.Log(ctx, level, "request failed", "op", req.Op(), "code", codeOf(err), "took", time.Since(begin), "err", err)
+	}
+	return res, err
+}
+
+// do does what a request asks.
+func (d *Daemon) do(ctx context.Context, req wire.Request) (wire.Response, error) {
 	switch r := req.(type) {
 	case wire.SetLocalNodeID:
 		return done(d.setLocalNodeID(ctx, r))

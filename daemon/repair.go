@@ -79,7 +79,7 @@ func (d *Daemon) removeLinks(recorded state.State) error {
 		case ours && kind == kindBridge && !wanted[l.Name]:
 		case ours && (kind == kindGlobal || kind == kindDedicated):
 			// A device goes with its process: this one is held by somebody else.
-		case l.Alias == "" && half[l.Name]:
+		case l.Alias == "" && l.Kind == "bridge" && half[l.Name]:
 		default:
 			continue
 		}
@@ -263,7 +263,7 @@ func (d *Daemon) repairPeers(recorded []state.Peer) {
 			err = v.remember(p)
 		}
 		if err != nil {
-			d.log.Error("a recorded peer is left out", "peer", r.PublicKey, "service", r.Service, "err", err)
+			d.degrade(v.part("record"), fmt.Errorf("peer %s is left out: %w", r.PublicKey, err))
 		}
 	}
 	for _, v := range of {

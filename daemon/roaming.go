@@ -3,7 +3,6 @@ package daemon
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -65,7 +64,7 @@ func (d *Daemon) saveRoaming() {
 	r := &d.roaming
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if bytes.Equal(text, r.written) {
+	if bytes.Equal(text, r.written) || len(now) == 0 && r.written == nil {
 		return
 	}
 	if err := replaceFile(r.path, text); err != nil {
@@ -77,16 +76,13 @@ func (d *Daemon) saveRoaming() {
 
 // replaceFile writes a file whole or not at all. It need not survive a power cut.
 func replaceFile(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+	unfinished := path + ".new" // whoever was killed here left it for us
+	err := os.WriteFile(unfinished, text, 0o600)
+	if err == nil {
+		err = os.Rename(unfinished, path)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(unfinished)
 	}
 	return err
 }

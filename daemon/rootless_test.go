@@ -124,8 +124,8 @@ func TestADaemonThatIsAskedToEndEnds(t *testing.T) {
 			end(t, d, c, cancel)
 			require.NoError(t, <-served)
 			require.NoFileExists(t, d.config.Endpoint)
-			_, err = c.Status(ctx)
-			require.Error(t, err)
+			_, err = client.Dial(t.Context(), client.Config{Endpoint: d.config.Endpoint, Attempts: -1})
+			require.ErrorIs(t, err, client.ErrUnreachable)
 		})
 	}
 }
