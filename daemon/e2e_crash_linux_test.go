@@ -107,6 +107,7 @@ var deeds = []deed{
 }
 
 func TestE2EADaemonKilledAtAnyPointConverges(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	fresh := h.listing()
 	h.setupGlobal(1)
@@ -162,6 +163,7 @@ func TestE2EADaemonKilledAtAnyPointConverges(t *testing.T) {
 // A daemon that is killed while it repairs what an earlier one left repairs that
 // too, the next time.
 func TestE2EADaemonKilledWhileItRepairsConverges(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	h.setupGlobal(1)
 	h.setupService("web", "shared")
@@ -222,6 +224,7 @@ func census(f facts) map[string]int {
 }
 
 func TestE2EADaemonKilledAmidFiftyAttachesConverges(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	h.setupGlobal(1)
 	_, err := h.SetupServiceOverlay(h.ctx, wire.SetupServiceOverlay{Service: "web", Mode: "shared", Subnet: "10.200.128.0/22,fd00:200:0:8000::/64"})
@@ -243,7 +246,7 @@ func TestE2EADaemonKilledAmidFiftyAttachesConverges(t *testing.T) {
 		// The kill comes when so many have been answered, which is another number each
 		// time.
 		var mu sync.Mutex
-		after := (round * 7) % len(containers)
+		after := 1 + round*7%len(containers)
 		for i, c := range containers {
 			wait.Go(func() {
 				_, err := h.AttachContainer(h.ctx, wire.AttachContainer{Handle: c.handle(), Service: "web"})
@@ -255,11 +258,8 @@ func TestE2EADaemonKilledAmidFiftyAttachesConverges(t *testing.T) {
 					}
 				}
 			})
-			if after == 0 && i == len(containers)/2 {
-				mu.Lock()
-				h.process.Process.Kill()
-				after--
-				mu.Unlock()
+			if round%7 == 6 && i == len(containers)/2 {
+				h.process.Process.Kill() // before many were answered
 			}
 		}
 		wait.Wait()

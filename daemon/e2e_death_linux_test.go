@@ -2,7 +2,9 @@ package daemon_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,4 +134,109 @@ func awaitVerify(t *testing.T, h *host, before facts, containers ...*container) 
 		whole = whole && veths == 0
 	}
 	require.Equal(t, before.text(), h.verify(containers...).text())
+}
+
+// What somebody else, or a daemon killed in the middle of a step, left in a state is
+// made whole at the next start, whatever it is.
+func TestE2EAStartMakesWholeWhatIsBroken(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	web, db := everything(t, h)
+	web.echo()
+	before, listing := h.verify(web, db), stable(h.listing())
+	look := func(c *container) string {
+		var all string
+		for _, args := range [][]string{{"-br", "addr"}, {"route"}, {"-6", "route"}} {
+			out, err := c.run("ip", args...)
+			require.NoError(t, err)
+			all += stable(out)
+		}
+		return all
+	}
+	inside := [2]string{look(web), look(db)}
+	service := h.service("web")
+	var eth0, eth1 string
+	for _, a := range before.Attachments {
+		if a.Handle == web.handle() {
+			eth0 = a.HostInterface
+		}
+	}
+	for name, l := range h.ours() {
+		if strings.Contains(l.Alias, ":eth1:") {
+			eth1 = name
+		}
+	}
+	require.NotEmpty(t, eth1)
+	for _, damage := range []struct {
+		in *container // nil: on the host
+		do string
+	}{
+		{nil, "ip link set " + eth0 + " down"},
+		{nil, "ip link set " + eth1 + " down"},
+		{nil, "ip link set " + eth0 + " nomaster"},
+		{nil, "ip link set " + eth0 + " mtu 1300"},
+		{nil, "ip link delete " + eth0},
+		{nil, "ip link delete " + eth1},
+		{nil, "ip link set " + service.Name + " down"},
+		{nil, "ip link set " + service.Name + " mtu 1300"},
+		{nil, "ip link delete " + service.Name},
+		{nil, "ip addr flush dev " + service.Name},
+		{nil, "ip addr add 10.99.99.1/24 dev " + service.Name},
+		{nil, "ip route flush dev " + eth1},
+		{nil, "ip neigh flush proxy"},
+		{nil, "nft flush ruleset"},
+		{nil, "nft flush table inet overlayd"},
+		{nil, "sysctl -qw net.ipv4.ip_forward=0"},
+		{nil, "sysctl -qw net.ipv6.conf.all.forwarding=0"},
+		{web, "ip link set eth0 down"},
+		{web, "ip addr flush dev eth0 scope global"},
+		{web, "ip route delete default"},
+		{web, "ip -6 route delete default"},
+		{web, "ip link set eth0 mtu 1280"},
+		{web, "ip link delete eth0"},
+		{web, "ip addr flush dev eth1 scope global"},
+		{web, "ip route flush dev eth1"},
+		{nil, "ip link add ovl-left type bridge && ip link set ovl-left alias " + h.ours()[eth0].Alias + "left"},
+	} {
+		h.kill()
+		if damage.in == nil {
+			h.run("sh", "-c", damage.do)
+		} else {
+			_, err := damage.in.run("sh", "-c", damage.do)
+			require.NoError(t, err)
+		}
+		h.noting(damage.do, func() {
+			h.start()
+			require.Equal(t, before.text(), h.verify(web, db).text())
+			if now := stable(h.listing()); now != listing {
+				t.Errorf("%s: the host is not what it was: %s", damage.do, differing(listing, now))
+			}
+			for i, c := range []*container{web, db} {
+				if now := look(c); now != inside[i] {
+					t.Errorf("%s: the container is not what it was: %s", damage.do, differing(inside[i], now))
+				}
+			}
+			for _, six := range []bool{false, true} {
+				require.NoError(t, db.ping(family(web.at, six)))
+			}
+		})
+	}
+}
+
+// differing are the lines that only one of two texts has.
+func differing(was, is string) string {
+	count := make(map[string]int)
+	for line := range strings.Lines(was) {
+		count[line]++
+	}
+	for line := range strings.Lines(is) {
+		count[line]--
+	}
+	var b strings.Builder
+	for line, n := range count {
+		if n != 0 {
+			fmt.Fprintf(&b, "\n%+d %s", -n, strings.TrimSpace(line))
+		}
+	}
+	return b.String()
 }

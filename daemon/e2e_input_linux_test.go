@@ -92,6 +92,7 @@ type operation struct {
 }
 
 func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
+	t.Parallel()
 	h := startHost(t)
 	web, _ := everything(t, h)
 	dead := newContainer(t, "dead")

@@ -39,13 +39,13 @@ func (h *host) listing() string {
 
 var (
 	linkLocal = regexp.MustCompile(`(?m)^.*fe80:.*\n`)
-	linkIndex = regexp.MustCompile(`(?m)^\d+: `)
+	madeUp    = regexp.MustCompile(`(?m)^\d+: |@if\d+|link/ether \S+`)
 )
 
-// stable is a listing without what is another after a device was made anew: its
-// number, and its link-local address, which the kernel makes up.
+// stable is a listing without what is another after a link was made anew: numbers,
+// and addresses that the kernel makes up.
 func stable(listing string) string {
-	lines := strings.Split(linkIndex.ReplaceAllString(linkLocal.ReplaceAllString(listing, ""), ""), "\n")
+	lines := strings.Split(madeUp.ReplaceAllString(linkLocal.ReplaceAllString(listing, ""), ""), "\n")
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }

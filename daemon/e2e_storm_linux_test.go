@@ -133,6 +133,7 @@ func (r chaos) request() wire.Request {
 }
 
 func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	fresh := h.listing()
 	h.start()
@@ -168,6 +169,7 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 }
 
 func TestE2EADaemonKilledAmidAnythingConverges(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	fresh := h.listing()
 	h.start()

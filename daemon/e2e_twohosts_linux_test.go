@@ -19,6 +19,7 @@ import (
 const zone = "overlay.internal"
 
 func TestE2EAnyContainerReachesAnyOther(t *testing.T) {
+	t.Parallel()
 	for six, n := range map[bool]int{false: 3, true: 1} {
 		t.Run(fmt.Sprintf("over an underlay of IPv%d", map[bool]int{false: 4, true: 6}[six]), func(t *testing.T) {
 			p := joinHosts(t, six, n, "web", "api", "db")
@@ -175,6 +176,7 @@ func TestE2ENothingOfTheOverlayLeavesInTheClear(t *testing.T) {
 }
 
 func TestE2EPathsOfAnySizeHaveNoBlackHole(t *testing.T) {
+	t.Parallel()
 	for _, six := range []bool{false, true} {
 		for _, mtu := range []int{1420, 1280} {
 			t.Run(fmt.Sprintf("underlay of IPv%d with MTU %d", map[bool]int{false: 4, true: 6}[six], mtu), func(t *testing.T) {

@@ -306,7 +306,7 @@ func (d *Daemon) mend(at *attachment, to ends) error {
 	}
 	v := d.globalVeth(a, to)
 	l, err := d.find(v.Host)
-	if err == nil && l.Index != 0 {
+	if err == nil && l.Up { // else it is laid anew
 		// The kernel removes routes with the address they prefer.
 		err = d.prefer(v, l.Index)
 	}
