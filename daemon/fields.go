@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/overlay"
@@ -31,8 +33,10 @@ func checkName(field, name string, emptyOK bool) error {
 		return invalid(field, "is empty: give 1 to %d characters", maxLabel)
 	case len(name) > maxLabel:
 		return invalid(field, "has %d bytes, and may have at most %d", len(name), maxLabel)
-	case strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' }):
-		return invalid(field, `%q has other characters than printable ASCII without spaces and "/"`, name)
+	case !utf8.ValidString(name), strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) || r == '/' }):
+		return invalid(field, `%q has characters that cannot be printed, or "/"`, name)
+	case strings.TrimSpace(name) != name:
+		return invalid(field, "%q begins or ends with a space", name)
 	}
 	return nil
 }

@@ -24,10 +24,10 @@ func refusedField(t *testing.T, err error, field string) {
 }
 
 func TestNamesOfServicesArePrintable(t *testing.T) {
-	for _, name := range []string{"web", "a", "Web_1.prod", `"&<>`, strings.Repeat("x", maxLabel)} {
+	for _, name := range []string{"web", "a", "Web_1.prod", `"&<>`, "a b", "é", strings.Repeat("x", maxLabel)} {
 		require.NoError(t, checkName("service", name, false), name)
 	}
-	for _, name := range []string{"", " ", "a b", "a/b", "a\nb", "é", "\x7f", "a\x00", strings.Repeat("x", maxLabel+1)} {
+	for _, name := range []string{"", " ", "a ", " a", "a/b", "a\nb", "a\u00a0b", "a\u202eb", "\xff", "\x7f", "a\x00", strings.Repeat("x", maxLabel+1)} {
 		refusedField(t, checkName("service", name, false), "service")
 	}
 	require.NoError(t, checkName("deployment", "", true))
