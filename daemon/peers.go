@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -118,17 +117,21 @@ func parseAllowance(pubkey, cidr string) (overlay.PublicKey, []netip.Prefix, err
 
 // editPeer makes a peer what next says it is to be, given what it is; nil is none.
 func (d *Daemon) editPeer(ctx context.Context, scope wire.PeerScope, key overlay.PublicKey, next func(old *overlay.Peer) (*overlay.Peer, error)) error {
+	err := d.lookUp(ctx, scope, func(v *device) []overlay.Peer {
+		was := v.peer(key)
+		if p, err := next(was); err == nil && p != nil && (was == nil || was.Endpoint != p.Endpoint) {
+			return []overlay.Peer{*p}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	v, release, err := d.deviceOf(scope)
 	if err != nil {
 		return err
 	}
 	defer release()
-	was := v.peer(key)
-	if p, err := next(was); err == nil && p != nil && (was == nil || was.Endpoint != p.Endpoint) {
-		if err := v.prepare(ctx, *p); err != nil {
-			return err
-		}
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var old *overlay.Peer
@@ -158,15 +161,22 @@ func (v *device) peer(key overlay.PublicKey) *overlay.Peer {
 // lookupTime bounds how long the name of an endpoint is looked up.
 const lookupTime = 10 * time.Second
 
-// prepare looks up the names of peers' endpoints, so that nobody waits for them.
-func (v *device) prepare(ctx context.Context, peers ...overlay.Peer) error {
+// lookUp looks up the names of the endpoints that a device is to be told of, so that
+// nobody waits for them: the device may go meanwhile.
+func (d *Daemon) lookUp(ctx context.Context, scope wire.PeerScope, moved func(v *device) []overlay.Peer) error {
+	v, release, err := d.deviceOf(scope)
+	if err != nil {
+		return err
+	}
+	peers := moved(v)
+	release()
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	var endpoints []string
 	for _, p := range peers {
 		endpoints = append(endpoints, p.Endpoint)
 	}
-	if err := v.d.resolver.prepare(ctx, endpoints...); err != nil {
+	if err := d.resolver.prepare(ctx, endpoints...); err != nil {
 		return &Error{Code: wire.NotReady, Field: "endpoint", Msg: "the name cannot be looked up now", Err: err}
 	}
 	return nil
@@ -198,23 +208,24 @@ func (d *Daemon) setPeers(ctx context.Context, r wire.SetPeers) (wire.PeersSet, 
 		}
 		next[p.PublicKey], at[p.PublicKey] = p, path
 	}
+	err := d.lookUp(ctx, r.Scope, func(v *device) (moved []overlay.Peer) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		for key, p := range next {
+			if p.Endpoint != v.set[key].Endpoint {
+				moved = append(moved, p)
+			}
+		}
+		return moved
+	})
+	if err != nil {
+		return wire.PeersSet{}, err
+	}
 	v, release, err := d.deviceOf(r.Scope)
 	if err != nil {
 		return wire.PeersSet{}, err
 	}
 	defer release()
-	v.mu.Lock()
-	was := maps.Clone(v.set)
-	v.mu.Unlock()
-	var moved []overlay.Peer
-	for key, p := range next {
-		if p.Endpoint != was[key].Endpoint {
-			moved = append(moved, p)
-		}
-	}
-	if err := v.prepare(ctx, moved...); err != nil {
-		return wire.PeersSet{}, err
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var done wire.PeersSet

@@ -68,8 +68,7 @@ func (p *plan) leave(prefixes []netip.Prefix) {
 }
 
 // claim changes which prefixes peers of a device have, all of them or, when one
-// lies on this node or is a peer's of another device, none. What two peers of one
-// device may not both have the device itself refuses.
+// lies on this node or is a peer's who does not give it up, none.
 func (p *plan) claim(scope string, from, to map[netip.Prefix]overlay.PublicKey) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +79,9 @@ func (p *plan) claim(scope string, from, to map[netip.Prefix]overlay.PublicKey) 
 			}
 			return &clash{prefix, taken, owner, key}
 		}
-		if c, ok := p.remote.Get(prefix); ok && c.scope != scope {
+		c, taken := p.remote.Get(prefix)
+		_, given := from[prefix]
+		if taken && c != (claim{scope, key}) && (c.scope != scope || !given) {
 			return &clash{prefix, prefix, c.String(), key}
 		}
 	}

@@ -38,6 +38,15 @@ func TestAPrefixIsOnePeersOfAllDevices(t *testing.T) {
 	require.NoError(t, p.claim("web", owners(keyOf(2), prefixes("10.200.74.16/28")), owners(keyOf(4), prefixes("10.200.74.16/28"))))
 }
 
+func TestAPeerKeepsAPrefixThatAnotherOfItsDeviceIsRefused(t *testing.T) {
+	var p plan
+	require.NoError(t, p.claim("", nil, owners(keyOf(1), prefixes("10.200.74.0/24"))))
+	err := p.claim("", owners(keyOf(2), prefixes("10.200.75.0/24")), owners(keyOf(2), prefixes("10.200.74.0/24")))
+	require.ErrorContains(t, err, "of peer "+keyOf(1).String())
+	require.ErrorContains(t, p.settle(`service "web"`, prefixes("10.200.74.0/28", "10.200.74.0/24")), "of peer "+keyOf(1).String())
+	require.NoError(t, p.claim("", nil, owners(keyOf(1), prefixes("10.200.74.0/24"))), "its own once more")
+}
+
 func TestServicesKeepAwayFromPeersButNotFromHubs(t *testing.T) {
 	var p plan
 	require.NoError(t, p.claim("", nil, owners(keyOf(1), prefixes("10.200.74.16/28", "10.200.0.0/16", "0.0.0.0/0", "10.0.0.0/8"))))

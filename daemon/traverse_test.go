@@ -155,3 +155,29 @@ func TestPeersThatAnswerAreLeftAlone(t *testing.T) {
 	v.set[p.PublicKey] = overlay.Peer{PublicKey: p.PublicKey, Endpoint: "192.0.2.1:51820"}
 	require.Empty(t, v.unanswering(), "an address is what it is")
 }
+
+func TestALookupKeepsNobodyFromTheOverlay(t *testing.T) {
+	d, book := newRootlessNode(t)
+	book.set("slow.test", "")
+	slow := wire.PeerSpec{PublicKey: aKey, Endpoint: "slow.test:51820", AllowedIPs: "10.200.2.0/24"}
+	ctx, cancel := context.WithCancel(context.Background())
+	waiting := make(chan error, 2)
+	for _, r := range []wire.Request{wire.AddPeer{PeerSpec: slow}, wire.SetPeers{Peers: []wire.PeerSpec{slow}}} {
+		go func() {
+			_, err := d.handle(ctx, r)
+			waiting <- err
+		}()
+	}
+	require.Eventually(t, func() bool {
+		book.mu.Lock()
+		defer book.mu.Unlock()
+		return book.asked == 2
+	}, 5*time.Second, time.Millisecond)
+	_, err := d.handle(context.Background(), wire.TeardownGlobalOverlay{})
+	require.NoError(t, err)
+	require.Empty(t, waiting, "names are still being looked up")
+	cancel()
+	for range cap(waiting) {
+		require.Error(t, <-waiting)
+	}
+}
