@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -140,7 +141,7 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 	require.Equal(t, fresh, h.listing(), "a daemon that was asked for nothing")
 	// What the first of everything makes and keeps, such as the loops of libraries.
 	rehearse(t, h)
-	idle := h.usage()
+	idle, kept := h.usage(), h.kept()
 
 	var containers []*container
 	for i := range 6 {
@@ -157,6 +158,7 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 	clear()
 	require.Equal(t, fresh, h.listing(), "after everything was torn down")
 	requireNoMore(t, h, idle)
+	require.Equal(t, kept, h.kept(), "files in the data folder")
 
 	// The same again with a restart in between, which has to know all of it.
 	storm(t, h, containers, *seed+1)
@@ -193,6 +195,18 @@ func TestE2EADaemonKilledAmidAnythingConverges(t *testing.T) {
 	}
 	clean(t, h)
 	require.Equal(t, fresh, h.listing())
+}
+
+// kept are the names of the files in the data folder.
+func (h *host) kept() []string {
+	h.t.Helper()
+	files, err := os.ReadDir(h.order.DataDir)
+	require.NoError(h.t, err)
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	return names
 }
 
 // storm is 16 clients that ask for random operations at once, each twice, until
