@@ -117,6 +117,7 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 			pids = append(pids, strconv.Itoa(os.Getpid()))
 		}
 	}
+	before, listing := h.facts().text(), h.listing()
 	target := family(web.at, false).String()
 	for name, op := range map[string]operation{
 		"set_local_node_id":   {`{"node_id":3}`, []field{{"node_id", false, numbers}}},
@@ -209,7 +210,6 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := *h
 			h.t = t
-			before, listing := h.facts().text(), h.listing()
 			conn := h.plain()
 			var id uint64
 			refuse := func(field, value, request string) {

@@ -22,7 +22,7 @@ import (
 
 var (
 	seed     = flag.Uint64("seed", 1, "what the order of random operations is drawn from")
-	requests = flag.Int("requests", 25, "how many random operations each of 16 clients asks for, twice")
+	requests = flag.Int("requests", 15, "how many random operations each of 16 clients asks for, twice")
 )
 
 // A chaos asks for random operations on a few things, so that they meet.
