@@ -136,8 +136,8 @@ func awaitVerify(t *testing.T, h *host, before facts, containers ...*container) 
 	require.Equal(t, before.text(), h.verify(containers...).text())
 }
 
-// What somebody else, or a daemon killed in the middle of a step, left in a state is
-// made whole at the next start, whatever it is.
+// Whatever somebody else broke while no daemon ran, or a daemon that was killed in
+// the middle of a step left half made, the next start makes whole.
 func TestE2EAStartMakesWholeWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)

@@ -217,7 +217,8 @@ func (h *host) awaitEnd() {
 
 // killed reports whether the daemon died of a kill -9, once it has ended.
 func (h *host) killed() bool {
-	<-h.ended
+	h.t.Helper()
+	h.awaitEnd()
 	status, ok := h.process.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }

@@ -149,13 +149,13 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 	}
 	storm(t, h, containers, *seed)
 	h.verify(containers...)
-	clear := func() {
+	tearDown := func() {
 		for _, c := range containers {
 			h.detach(c)
 		}
 		clean(t, h)
 	}
-	clear()
+	tearDown()
 	require.Equal(t, fresh, h.listing(), "after everything was torn down")
 	requireNoMore(t, h, idle)
 	require.Equal(t, kept, h.kept(), "files in the data folder")
@@ -166,7 +166,7 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 	h.stop()
 	h.start()
 	h.noting("a restart", func() { require.Equal(t, before.text(), h.verify(containers...).text()) })
-	clear()
+	tearDown()
 	require.Equal(t, fresh, h.listing(), "after a restart, when everything was torn down")
 }
 
@@ -181,7 +181,8 @@ func TestE2EADaemonKilledAmidAnythingConverges(t *testing.T) {
 	}
 	for round := range max(2, *rounds/4) {
 		s := *seed + uint64(round)
-		end := time.AfterFunc(time.Duration(50+s*37%400)*time.Millisecond, func() { h.process.Process.Kill() })
+		process := h.process.Process
+		end := time.AfterFunc(time.Duration(50+s*37%400)*time.Millisecond, func() { process.Kill() })
 		storm(t, h, containers, s)
 		end.Stop()
 		h.kill()
