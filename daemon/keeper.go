@@ -30,6 +30,10 @@ type keeper struct {
 // any change. It is for what is no news to the daemon, such as a lost message.
 const lookEvery = 30 * time.Second
 
+func newKeeper() *keeper {
+	return &keeper{queue: make(map[container]struct{}), wake: make(chan struct{}, 1), failing: make(map[container]error)}
+}
+
 // look queues containers to be looked at. It never waits.
 func (k *keeper) look(containers ...container) {
 	if len(containers) == 0 {
@@ -57,8 +61,7 @@ func (k *keeper) take() []container {
 // keep begins to look after containers, until the daemon ends. It is called on a
 // thread in the host's namespace.
 func (d *Daemon) keep() error {
-	k := &keeper{queue: make(map[container]struct{}), wake: make(chan struct{}, 1), failing: make(map[container]error)}
-	d.attachments.keeper = k
+	k := d.attachments.keeper
 	stop := func() {}
 	if d.host != nil {
 		w, err := d.host.WatchLinks(d.linksChanged)
