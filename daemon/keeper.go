@@ -235,6 +235,8 @@ func (d *Daemon) lookAtOne(c container) error {
 		return d.mend(at, ends{s, g, ns})
 	case eth0.Index == 0:
 		return d.remove(at, endOfNamespace)
+	case s.bridged() != nil:
+		return because(s.bridged(), "keep %s attached", title(a))
 	case eth0.Master != s.bridge.Index:
 		// Some other process keeps the namespace, and nothing says which.
 		return d.host.SetMaster(eth0.Index, s.bridge.Index)
@@ -298,6 +300,9 @@ func (d *Daemon) same(a *state.Attachment) (bool, error) {
 // node's own network if it is to and did not.
 func (d *Daemon) mend(at *attachment, to ends) error {
 	a := at.record
+	if err := to.service.bridged(); err != nil {
+		return because(err, "mend %s", title(a))
+	}
 	if err := d.replug("mend.eth0", d.serviceVeth(a, to)); err != nil {
 		return because(err, "mend %s", title(a))
 	}
