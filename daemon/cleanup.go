@@ -159,9 +159,9 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	if err != nil && len(report.Links) == 0 && len(sysctls) == 0 {
 		return nil // who may not even look has not set any up
 	}
-	if err == nil && has {
-		err = host.RemoveFirewall()
-		report.Firewall = err == nil
+	if err == nil {
+		err = host.RemoveFirewall() // a part of it may be there
+		report.Firewall = err == nil && has
 	}
 	if err != nil {
 		return err

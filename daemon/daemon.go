@@ -83,6 +83,7 @@ func New(c Config) (*Daemon, error) {
 
 		bridgeGone: make(chan struct{}, 1),
 	}
+	d.attachments.keeper = newKeeper() // a device that is made anew asks for it as soon as there is one
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.server = server.New(server.Config{
 		Handle:   d.handle,

@@ -115,6 +115,15 @@ func (d *Daemon) allServices() []*service {
 	return all
 }
 
+// bridged is an error while a service on record has no bridge, which is tried to be
+// made again and again.
+func (s *service) bridged() error {
+	if s.bridge.Index != 0 {
+		return nil
+	}
+	return failed(wire.NotReady, "service %q has no bridge, and status says why: try again when it has", s.Name)
+}
+
 // bridgeName is the bridge's, or what stands for it when there is none since the
 // node is rootless.
 func (s *service) bridgeName() string { return cmp.Or(s.Bridge, linkName(suffixBridge, s.Name)) }

@@ -105,13 +105,14 @@ func (h *Handle) RemoveFirewall() error {
 	return nil
 }
 
-// HasFirewall reports whether rules of ours are there.
+// HasFirewall reports whether rules of ours are there. Without the table of family
+// inet, to which SetFirewall may have added one of family bridge, they are not.
 func (h *Handle) HasFirewall() (bool, error) {
 	tables, err := h.tables()
 	if err != nil {
 		return false, fmt.Errorf("look for firewall: %w", err)
 	}
-	return len(tables) > 0, nil
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Family == nftables.TableFamilyINet }), nil
 }
 
 // tables returns those of ours that there are.
