@@ -195,6 +195,9 @@ func (d *Daemon) Mode() (m Mode, why string) {
 // tryTUN makes sure that a TUN device can be had, by having one for a moment.
 func tryTUN() (*hostnet.Handle, error) {
 	tun, err := overlay.OpenTUN(overlay.TUNConfig{Name: "ovl-try%d", MTU: tunnelMTU})
+	if failed, ok := errors.AsType[*overlay.TUNError](err); ok {
+		return nil, failed.Err // without the name, which is but for trying
+	}
 	if err != nil {
 		return nil, err
 	}

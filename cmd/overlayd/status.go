@@ -20,7 +20,7 @@ pools of addresses, names, and what is wrong.
 
 With --watch it is shown again every second until Ctrl-C: in place on a terminal,
 else one after the other, and with --json one object a line.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch {
 				return a.watch(cmd.Context())
