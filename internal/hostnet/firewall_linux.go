@@ -21,7 +21,8 @@ const tableName = "overlayd"
 
 // SetFirewall makes the host's rules for overlays what f says, in the place of those
 // that were there, in one transaction: no packet sees a part of them, and what is
-// connected stays so. On error the rules are as they were. Calls one after the other
+// connected stays so. On error the rules are as they were, unless it is
+// os.ErrDeadlineExceeded, and nobody knows. Calls one after the other
 // are the caller's to see to.
 //
 // Traffic from Inside to the outside is masqueraded. Addresses of Cluster are reached
@@ -39,6 +40,8 @@ const tableName = "overlayd"
 // do.
 //
 // The rules take nothing from the host's own: what another table drops is dropped.
+//
+// NAT in tables of family inet came with Linux 5.2: what is older refuses the rules.
 func (h *Handle) SetFirewall(f Firewall) error {
 	f, err := f.normal()
 	if err == nil {
