@@ -532,3 +532,38 @@ func TestContainersWaitForABridgeThatCannotBeMade(t *testing.T) {
 	b.attach(y)
 	b.agree(x, y)
 }
+
+func TestWhatIsLeftOfLeavingIsDoneTheNextTime(t *testing.T) {
+	b := newAttachBed(t)
+	x := newBox(t)
+	join := x.request()
+	join.JoinGlobal = true
+	alone := join
+	alone.JoinGlobal = false
+	b.setup(join)
+	joined := len(b.leased())
+	for _, point := range []string{"leave.host:before", "leave.release:before"} {
+		func() {
+			was := failpoint
+			defer func() { failpoint = was }()
+			failpoint = func(at string) {
+				if at == point {
+					panic(at)
+				}
+			}
+			b.host.Do(func() {
+				defer func() { require.Equal(t, point, recover()) }()
+				_, err := b.d.handle(t.Context(), alone)
+				t.Errorf("it was done: %v", err)
+			})
+		}()
+		b.setup(alone)
+		require.Len(t, b.cableNames(), 1)
+		require.NotContains(t, links(t, x.ns), "eth1")
+		b.setup(join)
+		require.Len(t, b.leased(), joined)
+		require.Contains(t, links(t, x.ns), "eth1")
+	}
+	b.detach(x)
+	b.isEmpty()
+}

@@ -258,7 +258,7 @@ func (d *Daemon) checkHost(field string, cluster []netip.Prefix) error {
 		for _, a := range addrs {
 			for _, c := range cluster {
 				if c.Contains(a.Addr()) {
-					return &Error{Code: wire.Conflict, Field: field, Msg: fmt.Sprintf("%v holds %v, which is an address of %s of this host: set the node's overlay up with another cluster", c, a.Addr(), l.Name)}
+					return &Error{Code: wire.Conflict, Field: field, Msg: fmt.Sprintf("%v holds %v, which is an address of %s of this host: set the node's overlay up with another cluster", c, a, l.Name)}
 				}
 			}
 		}

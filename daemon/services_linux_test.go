@@ -60,7 +60,7 @@ func TestAServiceDoesNotCutTheHostOffItsNetwork(t *testing.T) {
 		return err
 	}
 	e := h.refused(wire.Conflict, "", setup)
-	require.Contains(t, e.Message, "10.200.3.4, which is an address of lan")
+	require.Contains(t, e.Message, "10.200.3.4/24, which is an address of lan")
 	require.Equal(t, before, h.listing())
 	require.Empty(t, h.facts().Leases)
 
