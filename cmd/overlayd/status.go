@@ -94,7 +94,7 @@ func (p *page) node(s wire.Status) {
 			counted(int(d.Queries), "query", "queries"), optional("", failures(d.Failures)))
 	}
 	if n := s.NAT; n.Enabled {
-		fact("nat", "traversal on", optional("NAT ", n.Kind), optional("reached at ", n.Endpoint),
+		fact("nat", "traversal wanted, of which overlayd has none yet", optional("NAT ", n.Kind), optional("reached at ", n.Endpoint),
 			optional("last looked ", ago(sinceText(p.app.now(), n.LastTick))))
 	}
 }
