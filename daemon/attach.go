@@ -188,6 +188,9 @@ func (to ends) pools() []netip.Prefix {
 
 // attachNew attaches a container that is not attached.
 func (d *Daemon) attachNew(ctx context.Context, at *attachment, to ends, pid uint32, r wire.AttachContainer) error {
+	if err := to.service.bridged(); err != nil {
+		return err
+	}
 	a := &state.Attachment{
 		ID:         newAttachmentID(),
 		PID:        pid,

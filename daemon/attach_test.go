@@ -500,3 +500,70 @@ func TestATornDownServiceDetachesItsContainers(t *testing.T) {
 	require.NoError(t, b.d.detachAll(context.Background(), "", "test"))
 	b.isEmpty()
 }
+
+func TestContainersWaitForABridgeThatCannotBeMade(t *testing.T) {
+	b := newAttachBed(t)
+	x, y := newBox(t), newBox(t)
+	was := b.attach(x)
+	cable := b.cableNames()
+	b.stop()
+	bridge := "ovl-t-1-web-b"
+	for _, do := range [][]string{
+		{"link", "delete", bridge},
+		{"link", "add", bridge, "type", "bridge"},
+		{"link", "set", bridge, "alias", "somebody else's"},
+	} {
+		out, err := b.host.Command("ip", do...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	b.start()
+	require.NotEmpty(t, b.d.degraded()[partService("web")])
+	for _, box := range []*box{x, y} {
+		_, err := b.call(box.request())
+		require.ErrorIs(t, err, wire.NotReady)
+	}
+	require.Equal(t, cable, b.cableNames(), "what there is of the container stays")
+	require.NotContains(t, links(t, y.ns), "eth0")
+
+	out, err := b.host.Command("ip", "link", "delete", bridge).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	b.d.mendBridges()
+	require.Equal(t, was, b.attach(x))
+	b.attach(y)
+	b.agree(x, y)
+}
+
+func TestWhatIsLeftOfLeavingIsDoneTheNextTime(t *testing.T) {
+	b := newAttachBed(t)
+	x := newBox(t)
+	join := x.request()
+	join.JoinGlobal = true
+	alone := join
+	alone.JoinGlobal = false
+	b.setup(join)
+	joined := len(b.leased())
+	for _, point := range []string{"leave.host:before", "leave.release:before"} {
+		func() {
+			was := failpoint
+			defer func() { failpoint = was }()
+			failpoint = func(at string) {
+				if at == point {
+					panic(at)
+				}
+			}
+			b.host.Do(func() {
+				defer func() { require.Equal(t, point, recover()) }()
+				_, err := b.d.handle(t.Context(), alone)
+				t.Errorf("it was done: %v", err)
+			})
+		}()
+		b.setup(alone)
+		require.Len(t, b.cableNames(), 1)
+		require.NotContains(t, links(t, x.ns), "eth1")
+		b.setup(join)
+		require.Len(t, b.leased(), joined)
+		require.Contains(t, links(t, x.ns), "eth1")
+	}
+	b.detach(x)
+	b.isEmpty()
+}

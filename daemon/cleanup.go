@@ -63,7 +63,9 @@ func cleanStore(report *CleanupReport, dir string, store *state.Store) error {
 		return err
 	}
 	prefix := aliasPrefix
-	if store.HasNodeKey() {
+	if id := recorded.Node.Installation; id != "" {
+		prefix += id + ":"
+	} else if store.HasNodeKey() {
 		key, err := store.NodeKey()
 		if err != nil {
 			return err
@@ -159,9 +161,9 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	if err != nil && len(report.Links) == 0 && len(sysctls) == 0 {
 		return nil // who may not even look has not set any up
 	}
-	if err == nil && has {
-		err = host.RemoveFirewall()
-		report.Firewall = err == nil
+	if err == nil {
+		err = host.RemoveFirewall() // a part of it may be there
+		report.Firewall = err == nil && has
 	}
 	if err != nil {
 		return err

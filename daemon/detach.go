@@ -153,7 +153,8 @@ func (d *Daemon) disconnect(a *state.Attachment) error {
 	return errors.Join(eth0, eth1)
 }
 
-// leave takes a container off the node's own network, if it is on it.
+// leave takes a container off the node's own network, if it is on it. Until all of it
+// is done the container counts as on it, so that it can be tried again.
 func (d *Daemon) leave(at *attachment) error {
 	was := at.record
 	if was.GlobalLink == "" {
@@ -162,7 +163,7 @@ func (d *Daemon) leave(at *attachment) error {
 	a := *was
 	a.Global, a.GlobalLink = nil, ""
 	var st steps
-	err := st.do("leave.strike", func() error { return d.update(at, &a) }, nil)
+	err := st.do("leave.strike", func() error { return d.put(&a, wire.AttachContainer{}) }, nil)
 	if err == nil {
 		err = st.do("leave.host", func() error { return d.unplug(was.GlobalLink) }, nil)
 	}
@@ -172,5 +173,6 @@ func (d *Daemon) leave(at *attachment) error {
 	if err != nil {
 		return because(err, "take %s off the node's own network", title(was))
 	}
+	d.attachments.set(at, &a)
 	return nil
 }

@@ -298,6 +298,27 @@ func advertise(t testing.TB, link string) {
 	require.NoError(t, err)
 }
 
+// Many programs flush only the tables of the families that they have rules in.
+func TestRulesArePutBackWhicheverTableIsGone(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	d := newRuled(t)
+	require.NoError(t, d.updateFirewall(inside))
+	list := func() [2]string {
+		return [2]string{sh(t, "nft", "list", "table", "inet", "overlayd"), sh(t, "nft", "list", "table", "bridge", "overlayd")}
+	}
+	before := list()
+	for _, gone := range []string{"flush ruleset", "flush ruleset inet", "delete table inet overlayd"} {
+		sh(t, "nft", gone)
+		d.checkFirewall()
+		require.Equal(t, before, list(), gone)
+		require.NotEmpty(t, d.degraded()[partFirewall])
+		d.checkFirewall()
+		require.Empty(t, d.degraded())
+	}
+}
+
 // A host that has its IPv6 from router advertisements keeps it when it begins to
 // forward.
 func TestAHostKeepsTheRoutesThatAreAdvertised(t *testing.T) {

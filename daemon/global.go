@@ -141,7 +141,7 @@ func parseGlobal(r wire.SetupGlobalOverlay) (g state.Global, err error) {
 
 // createGlobal makes the overlay of a node that has none.
 func (d *Daemon) createGlobal(want state.Global) error {
-	if err := d.checkHost(want.Cluster); err != nil {
+	if err := d.checkHost("cluster_cidr", want.Cluster); err != nil {
 		return err
 	}
 	before := d.global.load()
@@ -237,9 +237,9 @@ func localPrefixes(g state.Global) []netip.Prefix {
 	return local
 }
 
-// checkHost refuses clusters that hold an address the host has already: it would
-// lose the way to that network.
-func (d *Daemon) checkHost(cluster []netip.Prefix) error {
+// checkHost refuses clusters, which the field names, that hold an address the host
+// has already: it would lose the way to that network.
+func (d *Daemon) checkHost(field string, cluster []netip.Prefix) error {
 	if d.host == nil {
 		return nil
 	}
@@ -258,7 +258,7 @@ func (d *Daemon) checkHost(cluster []netip.Prefix) error {
 		for _, a := range addrs {
 			for _, c := range cluster {
 				if c.Contains(a.Addr()) {
-					return &Error{Code: wire.Conflict, Field: "cluster_cidr", Msg: fmt.Sprintf("%v holds %v, which is an address of %s of this host: give another prefix", c, a, l.Name)}
+					return &Error{Code: wire.Conflict, Field: field, Msg: fmt.Sprintf("%v holds %v, which is an address of %s of this host: set the node's overlay up with another cluster", c, a, l.Name)}
 				}
 			}
 		}
@@ -351,7 +351,7 @@ func (d *Daemon) checkMove(now *globalView, want state.Global) error {
 			fresh = append(fresh, c)
 		}
 	}
-	return d.checkHost(fresh)
+	return d.checkHost("cluster_cidr", fresh)
 }
 
 // renewed is called when a device has another tunnel than a moment ago.

@@ -27,7 +27,7 @@ func (v *device) setGuest(ctx context.Context, key overlay.PublicKey, addrs []ne
 	was, there := v.guests[key]
 	before := func() error {
 		if there {
-			return v.node().SetPeer(ctx, was)
+			return v.node().SetPeer(context.WithoutCancel(ctx), was)
 		}
 		return v.node().RemovePeer(key)
 	}

@@ -30,6 +30,10 @@ type keeper struct {
 // any change. It is for what is no news to the daemon, such as a lost message.
 const lookEvery = 30 * time.Second
 
+func newKeeper() *keeper {
+	return &keeper{queue: make(map[container]struct{}), wake: make(chan struct{}, 1), failing: make(map[container]error)}
+}
+
 // look queues containers to be looked at. It never waits.
 func (k *keeper) look(containers ...container) {
 	if len(containers) == 0 {
@@ -57,8 +61,7 @@ func (k *keeper) take() []container {
 // keep begins to look after containers, until the daemon ends. It is called on a
 // thread in the host's namespace.
 func (d *Daemon) keep() error {
-	k := &keeper{queue: make(map[container]struct{}), wake: make(chan struct{}, 1), failing: make(map[container]error)}
-	d.attachments.keeper = k
+	k := d.attachments.keeper
 	stop := func() {}
 	if d.host != nil {
 		w, err := d.host.WatchLinks(d.linksChanged)
@@ -232,6 +235,8 @@ func (d *Daemon) lookAtOne(c container) error {
 		return d.mend(at, ends{s, g, ns})
 	case eth0.Index == 0:
 		return d.remove(at, endOfNamespace)
+	case s.bridged() != nil:
+		return because(s.bridged(), "keep %s attached", title(a))
 	case eth0.Master != s.bridge.Index:
 		// Some other process keeps the namespace, and nothing says which.
 		return d.host.SetMaster(eth0.Index, s.bridge.Index)
@@ -295,6 +300,9 @@ func (d *Daemon) same(a *state.Attachment) (bool, error) {
 // node's own network if it is to and did not.
 func (d *Daemon) mend(at *attachment, to ends) error {
 	a := at.record
+	if err := to.service.bridged(); err != nil {
+		return because(err, "mend %s", title(a))
+	}
 	if err := d.replug("mend.eth0", d.serviceVeth(a, to)); err != nil {
 		return because(err, "mend %s", title(a))
 	}

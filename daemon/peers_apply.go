@@ -31,6 +31,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 	}
 	from, to := make(map[netip.Prefix]overlay.PublicKey), make(map[netip.Prefix]overlay.PublicKey)
 	way := detour{device: v}
+	places := make(map[overlay.PublicKey][]netip.Addr) // of endpoints that are new
 	count := len(v.set) + len(v.guests)
 	for _, e := range edits {
 		if err := v.checkGuest(e.key, at(e.key)+"public_key"); err != nil {
@@ -53,7 +54,8 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 		count++
 		way.to = append(way.to, e.new.AllowedIPs...)
 		if e.old == nil || e.new.Endpoint != e.old.Endpoint {
-			way.new = append(way.new, v.d.resolver.addresses(e.new.Endpoint)...)
+			places[e.key] = v.d.resolver.addresses(e.new.Endpoint)
+			way.new = append(way.new, places[e.key]...)
 		}
 		for _, p := range e.new.AllowedIPs {
 			if other, twice := to[p]; twice {
@@ -66,12 +68,13 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 		return failed(wire.Exhausted, "room for peers is exhausted: %s takes at most %d", v, maxPeers)
 	}
 
+	undoing := context.WithoutCancel(ctx) // whoever asked may be gone by then
 	var s steps
 	err := s.do("peers.plan", func() error {
 		return v.planned(v.d.plan.claim(v.scope, from, to), at)
 	}, func() error { return v.d.plan.claim(v.scope, to, from) })
 	if err == nil {
-		err = s.do("peers.node", func() error { return v.told(v.tell(ctx, edits), at) }, func() error { return v.tell(ctx, reversed(edits)) })
+		err = s.do("peers.node", func() error { return v.told(v.tell(ctx, edits), at) }, func() error { return v.tell(undoing, reversed(edits)) })
 	}
 	if err == nil {
 		err = s.do("peers.routes", func() error { return v.routed(v.d.reroute(way), edits, at) }, func() error { return v.d.reroute(way.back()) })
@@ -93,7 +96,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 			delete(v.unresolved, e.key)
 		}
 		if e.old == nil || e.old.Endpoint != e.new.Endpoint {
-			v.at[e.key] = v.d.resolver.addresses(e.new.Endpoint)
+			v.at[e.key] = places[e.key]
 		}
 		v.set[e.key] = *e.new
 	}

@@ -36,6 +36,27 @@ func peerOf(t *testing.T) wire.PeerSpec {
 	return wire.PeerSpec{PublicKey: key.Public().String(), Endpoint: "192.0.2.8:51420"}
 }
 
+func TestRoutesFollowTheNodesNetworks(t *testing.T) {
+	h := startHost(t)
+	setup := func(cluster string) {
+		_, err := h.SetupGlobalOverlay(h.ctx, wire.SetupGlobalOverlay{ClusterCIDR: cluster, WGPort: 51420})
+		require.NoError(t, err)
+	}
+	setup("10.200.0.0/16")
+	p := peerOf(t)
+	p.AllowedIPs = "10.200.0.0/16,10.77.0.0/16,fd77::/64"
+	require.NoError(t, h.AddPeer(h.ctx, p, nil))
+	device := h.facts().Status.Interface
+	require.Equal(t, "10.77.0.0/16 src 10.200.0.1", h.routesTo(device))
+	setup("10.200.0.0/16,fd00:200::/48")
+	require.Equal(t, "10.77.0.0/16 src 10.200.0.1\nfd77::/64 src fd00:200::1", h.routesTo(device))
+	setup("10.77.0.0/16,fd00:200::/48")
+	require.Equal(t, "10.200.0.0/16 src 10.77.0.1\nfd77::/64 src fd00:200::1", h.routesTo(device))
+	setup("10.200.0.0/16")
+	require.Equal(t, "10.77.0.0/16 src 10.200.0.1", h.routesTo(device))
+	h.verify()
+}
+
 func TestRoutesFollowAllowedIPs(t *testing.T) {
 	h := startHost(t)
 	h.setupGlobal(1)

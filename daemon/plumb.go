@@ -171,7 +171,7 @@ func (d *Daemon) globalVeth(a *state.Attachment, to ends) hostnet.Veth {
 		Alias:     d.alias(kindEth1, a.ID),
 		Namespace: to.container,
 		Container: globalInterface,
-		MTU:       to.global.device.link().MTU,
+		MTU:       tunnelMTU,
 		Routes:    to.global.Cluster,
 		Via:       addrsOf(to.global.Addrs),
 	}

@@ -241,7 +241,8 @@ func (r *routes) of(v *device) (list []netip.Prefix) {
 }
 
 // remake makes the routes of a device once more, after its link was made anew, and
-// all of them went with the one before.
+// all of them went with the one before; device.mu is held. It may have other
+// addresses now, so that other prefixes are on the link, or of a family it has.
 func (d *Daemon) remake(v *device) error {
 	if d.host == nil {
 		return nil
@@ -250,6 +251,9 @@ func (d *Daemon) remake(v *device) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	touched := r.of(v)
+	for _, p := range v.all() {
+		touched = append(touched, r.plan(detour{device: v, from: p.AllowedIPs, to: p.AllowedIPs})...)
+	}
 	for _, p := range touched {
 		delete(r.made, p)
 	}

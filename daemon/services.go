@@ -69,7 +69,7 @@ func (s *services) exit(name string, p *place) {
 // up. To ask once more for the same while holding it may wait for ever, and so may
 // waiting for who does; detaching must not.
 func (d *Daemon) service(name string) (s *service, release func(), err error) {
-	missing := &Error{Code: wire.NotFound, Field: "service", Msg: "service " + quote(name) + " is not set up: send setup_service_overlay first"}
+	missing := notSetUp(name)
 	if d.lookService(name) == nil {
 		return nil, nil, missing
 	}
@@ -113,6 +113,15 @@ func (d *Daemon) allServices() []*service {
 	d.services.mu.Unlock()
 	slices.SortFunc(all, func(a, b *service) int { return cmp.Compare(a.Name, b.Name) })
 	return all
+}
+
+// bridged is an error while a service on record has no bridge, which is tried to be
+// made again and again.
+func (s *service) bridged() error {
+	if s.bridge.Index != 0 {
+		return nil
+	}
+	return failed(wire.NotReady, "service %q has no bridge, and status says why: try again when it has", s.Name)
 }
 
 // bridgeName is the bridge's, or what stands for it when there is none since the

@@ -50,6 +50,25 @@ func TestAServiceIsSetUpOnceAndTornDownOnce(t *testing.T) {
 	require.Equal(t, fresh, h.listing())
 }
 
+func TestAServiceDoesNotCutTheHostOffItsNetwork(t *testing.T) {
+	h := startHost(t)
+	h.run("ip", "link", "add", "lan", "type", "bridge")
+	h.run("ip", "address", "add", "10.200.3.4/24", "dev", "lan")
+	before := h.listing()
+	setup := func() error {
+		_, err := h.SetupServiceOverlay(h.ctx, wire.SetupServiceOverlay{Service: "web", Mode: "auto"})
+		return err
+	}
+	e := h.refused(wire.Conflict, "", setup)
+	require.Contains(t, e.Message, "10.200.3.4/24, which is an address of lan")
+	require.Equal(t, before, h.listing())
+	require.Empty(t, h.facts().Leases)
+
+	_, err := h.SetupGlobalOverlay(h.ctx, wire.SetupGlobalOverlay{ClusterCIDR: "10.99.0.0/16", WGPort: 51420})
+	require.NoError(t, err)
+	require.NoError(t, setup())
+}
+
 func TestASubnetIsWhereTheCallerWantsIt(t *testing.T) {
 	h := startHost(t)
 	h.setupGlobal(1)

@@ -69,6 +69,11 @@ func (d *Daemon) still(p *place) (g *globalView, release func()) {
 func (d *Daemon) createService(p *place, name string, mode wire.Mode, subnets []netip.Prefix) error {
 	g, release := d.still(p)
 	defer release()
+	if g.device == nil { // else it was looked at when it was set up
+		if err := d.checkHost("", g.Cluster); err != nil {
+			return because(err, "service %q was not set up", name)
+		}
+	}
 	for _, s := range subnets {
 		if !slices.ContainsFunc(g.Cluster, func(c netip.Prefix) bool { return c.Contains(s.Addr()) && c.Bits() < s.Bits() }) {
 			return invalid("subnet", "%v is no part of the cluster's %s: give a longer prefix that lies in it", s, join(g.Cluster))
