@@ -80,6 +80,9 @@ func (d *Daemon) setupGlobal(ctx context.Context, r wire.SetupGlobalOverlay) (wi
 	d.global.change.Lock()
 	defer d.global.change.Unlock()
 	now := d.global.load()
+	if at, led := d.ports.led(wire.UDP, want.Port); led {
+		return wire.BridgeName{}, &Error{Code: wire.Conflict, Field: "wg_port", Msg: fmt.Sprintf("%v is published, and leads to a container: give another, or send unpublish_port first", at)}
+	}
 	var before *tunnel
 	d.global.use.Lock()
 	if now.device == nil {
