@@ -88,7 +88,7 @@ func (d *Daemon) listLeases(r wire.ListLeases) (wire.Leases, error) {
 		}
 		s := d.lookService(r.Service)
 		if s == nil {
-			return wire.Leases{}, &Error{Code: wire.NotFound, Field: "service", Msg: "service " + quote(r.Service) + " is not set up"}
+			return wire.Leases{}, notSetUp(r.Service)
 		}
 		within = s.Subnets
 	}

@@ -200,6 +200,9 @@ func (d *Daemon) listAttachments(r wire.ListAttachments) (wire.Attachments, erro
 	if err := checkName("service", r.Service, true); err != nil {
 		return wire.Attachments{}, err
 	}
+	if r.Service != "" && d.lookService(r.Service) == nil {
+		return wire.Attachments{}, notSetUp(r.Service)
+	}
 	list := wire.Attachments{Attachments: []wire.Attachment{}}
 	for _, a := range d.attachments.records() {
 		if r.Service == "" || r.Service == a.Service {

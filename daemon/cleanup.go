@@ -63,7 +63,9 @@ func cleanStore(report *CleanupReport, dir string, store *state.Store) error {
 		return err
 	}
 	prefix := aliasPrefix
-	if store.HasNodeKey() {
+	if id := recorded.Node.Installation; id != "" {
+		prefix += id + ":"
+	} else if store.HasNodeKey() {
 		key, err := store.NodeKey()
 		if err != nil {
 			return err

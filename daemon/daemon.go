@@ -30,6 +30,8 @@ type Daemon struct {
 	key     overlay.PrivateKey
 	public  overlay.PublicKey
 
+	installation string // in the alias of every link
+
 	store    *state.Store
 	leases   *ipam.Authority
 	host     *hostnet.Handle // nil when rootless
@@ -120,11 +122,10 @@ func (d *Daemon) open() error {
 	if err != nil {
 		return err
 	}
-	if d.key, err = store.NodeKey(); err != nil {
+	d.node.now.Store(&recorded.Node)
+	if err := d.openIdentity(); err != nil {
 		return err
 	}
-	d.public = d.key.Public()
-	d.node.now.Store(&recorded.Node)
 	if err := d.openLeases(); err != nil {
 		return err
 	}
@@ -133,6 +134,23 @@ func (d *Daemon) open() error {
 		return err
 	}
 	return d.repair(recorded)
+}
+
+// openIdentity takes up what the node is known by, or makes it at the first start.
+func (d *Daemon) openIdentity() (err error) {
+	d.installation = d.node.now.Load().Installation
+	if d.installation != "" && !d.store.HasNodeKey() {
+		d.log.Error("the node's key is lost, so it gets a new one: tell its peers the public key that status shows", "folder", d.config.DataDir)
+	}
+	if d.key, err = d.store.NodeKey(); err != nil {
+		return err
+	}
+	d.public = d.key.Public()
+	if d.installation != "" {
+		return nil
+	}
+	d.installation = installation(d.public)
+	return d.recordNode(func(n *state.Node) { n.Installation = d.installation }, nil)
 }
 
 // leaseFile is in the data folder.
@@ -195,6 +213,9 @@ func (d *Daemon) Mode() (m Mode, why string) {
 // tryTUN makes sure that a TUN device can be had, by having one for a moment.
 func tryTUN() (*hostnet.Handle, error) {
 	tun, err := overlay.OpenTUN(overlay.TUNConfig{Name: "ovl-try%d", MTU: tunnelMTU})
+	if failed, ok := errors.AsType[*overlay.TUNError](err); ok {
+		return nil, failed.Err // without the name, which is but for trying
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,7 @@ func quote(s string) string {
 // What no field of text may be, besides what it may not be for what it means.
 var (
 	huge     = quote(strings.Repeat("a", 1<<20))
-	names    = []string{`""`, `"a\nb"`, `"a b"`, `"a/b"`, `"../../etc/passwd"`, `"a\u0000"`, `"\u007f"`, `"\u202e"`, quote(strings.Repeat("a", 129)), huge}
+	names    = []string{`""`, `"a\nb"`, `" a"`, `"a/b"`, `"../../etc/passwd"`, `"a\u0000"`, `"\u007f"`, `"\u202e"`, quote(strings.Repeat("a", 129)), huge}
 	prefixes = []string{`"banana"`, `"10.200.0.0"`, `"10.200.0.0/33"`, `"10.200.0.1/16"`, `"10.200.0.0/16\nendpoint=192.0.2.1:1"`, `"10.200.0.0/-1"`, `"10.200.0.0/016"`,
 		`"127.0.0.0/8"`, `"224.0.0.0/8"`, `"fe80::/64"`, `"ff00::/8"`, `"::ffff:10.0.0.0/104"`, `"10.200.0.0/16,,"`, huge}
 	keys = []string{`""`, `"k"`, `"AAAA"`, quote(strings.Repeat("A", 44)), quote(strings.Repeat("A", 43) + "=\n"), `"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI"`,

@@ -54,6 +54,11 @@ func failed(code wire.Code, format string, args ...any) *Error {
 	return &Error{Code: code, Msg: fmt.Sprintf(format, args...)}
 }
 
+// notSetUp is a service that there is not.
+func notSetUp(name string) *Error {
+	return &Error{Code: wire.NotFound, Field: "service", Msg: "service " + quote(name) + " is not set up: send setup_service_overlay first"}
+}
+
 // because is what could not be done, and why, with the code that the cause calls
 // for.
 func because(err error, format string, args ...any) *Error {

@@ -95,7 +95,7 @@ func TestAGuestMayHaveAKeyOfItsOwn(t *testing.T) {
 	r = guestRequest("vm")
 	r.Service = "other"
 	refused(r, wire.Conflict, "service")
-	for _, id := range []string{"", "a b", "a/b", "a\nb", strings.Repeat("x", 1<<20)} {
+	for _, id := range []string{"", " a", "a/b", "a\nb", strings.Repeat("x", 1<<20)} {
 		refused(guestRequest(id), wire.InvalidRequest, "handle.id")
 	}
 	require.Equal(t, 1, b.count())

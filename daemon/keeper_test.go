@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -245,6 +246,22 @@ func TestLostLeasesAreTakenAgain(t *testing.T) {
 	b.restart()
 	b.agree(x)
 	require.Equal(t, want, b.attach(x))
+}
+
+// TestContainersSurviveTheLossOfTheKey is of a folder whose node.key was deleted: the
+// node is another to its peers, but what it has on this host is its own as before.
+func TestContainersSurviveTheLossOfTheKey(t *testing.T) {
+	b := newAttachBed(t)
+	x := newBox(t)
+	want, before, cables := b.attach(x), b.d.public, b.cableNames()
+	b.stop()
+	require.NoError(t, os.Remove(filepath.Join(b.dir, "node.key")))
+	b.start()
+	require.NotEqual(t, before, b.d.public)
+	require.Equal(t, cables, b.cableNames())
+	b.agree(x)
+	require.Equal(t, want, b.attach(x))
+	require.Contains(t, b.logged.String(), "the node's key is lost")
 }
 
 func TestALinkThatIsNotOursIsLeftAlone(t *testing.T) {

@@ -61,19 +61,19 @@ func (h fnv) add(s string) fnv {
 // aliasPrefix begins the alias of every link of overlayd, whichever installation.
 const aliasPrefix = "overlayd:"
 
-// installation tells this overlayd's links from another's on the same host. It
-// follows from the node's key, so it is there after a restart.
+// installation is what tells this overlayd's links from another's on the same host
+// (state.Node.Installation): it follows from the node's first key.
 func installation(key overlay.PublicKey) string { return hex.EncodeToString(key[:4]) }
 
 // alias is what a link of ours carries: whose it is, what kind of link, and of
 // which service or attachment.
 func (d *Daemon) alias(kind, owner string) string {
-	return aliasPrefix + installation(d.public) + ":" + kind + ":" + owner
+	return aliasPrefix + d.installation + ":" + kind + ":" + owner
 }
 
 // owned is the kind and owner in a link's alias, and whether the link is ours.
 func (d *Daemon) owned(l hostnet.Link) (kind, owner string, ok bool) {
-	rest, ok := strings.CutPrefix(l.Alias, aliasPrefix+installation(d.public)+":")
+	rest, ok := strings.CutPrefix(l.Alias, aliasPrefix+d.installation+":")
 	if !ok {
 		return "", "", false
 	}

@@ -46,7 +46,7 @@ func TestNamesOfLinksAreShortAndDiffer(t *testing.T) {
 func TestALinkIsOursByItsAlias(t *testing.T) {
 	var key overlay.PublicKey
 	copy(key[:], "\x01\x02\x03\x04\x05")
-	d := &Daemon{public: key}
+	d := &Daemon{installation: installation(key)}
 	alias := d.alias(kindBridge, "a:b")
 	require.Equal(t, "overlayd:01020304:bridge:a:b", alias)
 	kind, owner, ours := d.owned(hostnet.Link{Name: "whatever", Alias: alias})

@@ -22,7 +22,7 @@ func (d *Daemon) handle(ctx context.Context, req wire.Request) (wire.Response, e
 		if codeOf(err) == wire.Internal {
 			level = slog.LevelError
 		}
-		d.log.Log(ctx, level, "request failed", "op", req.Op(), "code", codeOf(err), "took", time.Since(begin), "err", err)
+		d.log.Log(ctx, level, "request failed", "op", req.Op(), "code", string(codeOf(err)), "took", time.Since(begin), "err", err)
 	}
 	return res, err
 }

@@ -149,7 +149,7 @@ func echo(ctx context.Context, ip netip.Addr) (time.Duration, error) {
 			}
 		case *icmp.DstUnreach:
 			if answer.Type == f.unreachable && f.quotes(body.Data, ip, request) {
-				return 0, fmt.Errorf("%v says that it is unreachable (code %d)", from, answer.Code)
+				return 0, fmt.Errorf("ICMP destination unreachable, code %d, from %v", answer.Code, from)
 			}
 		}
 	}

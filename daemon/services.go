@@ -69,7 +69,7 @@ func (s *services) exit(name string, p *place) {
 // up. To ask once more for the same while holding it may wait for ever, and so may
 // waiting for who does; detaching must not.
 func (d *Daemon) service(name string) (s *service, release func(), err error) {
-	missing := &Error{Code: wire.NotFound, Field: "service", Msg: "service " + quote(name) + " is not set up: send setup_service_overlay first"}
+	missing := notSetUp(name)
 	if d.lookService(name) == nil {
 		return nil, nil, missing
 	}

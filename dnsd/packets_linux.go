@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -24,16 +25,28 @@ type mmsghdr struct {
 	length uint32
 }
 
-// A packetBatch is the memory recvmmsg fills and, once answers stand in the
-// queries' place, sendmmsg empties. It is made once per socket.
-type packetBatch struct {
+// A batchReader answers what arrives on a UDP socket, a batch at a time.
+type batchReader struct {
 	server *Server
 	conn   *net.UDPConn
 	raw    syscall.RawConn
 	// wildcard: the socket is bound to every address, so that each datagram comes
 	// with the one it was sent to, and the answer leaves from there.
 	wildcard bool
+	idle     *sync.Pool
 
+	*packetBatch // nil while nothing arrives
+
+	// Made once, since a closure for each call would be an allocation each.
+	recvmmsg, sendmmsg func(fd uintptr) bool
+	errno              syscall.Errno
+}
+
+// A packetBatch is the memory recvmmsg fills and, once answers stand in the
+// queries' place, sendmmsg empties. It is some 150 KB, so a socket has one only
+// from the arrival of a datagram until its answer has left: a server on a hundred
+// addresses is mostly waiting.
+type packetBatch struct {
 	in         [batchSize]mmsghdr
 	inVectors  [batchSize]unix.Iovec
 	out        [batchSize]mmsghdr
@@ -43,10 +56,26 @@ type packetBatch struct {
 	buffers    [batchSize][maxQuery]byte
 
 	received, queued, sent int
+}
 
-	// Made once, since a closure for each call would be an allocation each.
-	recvmmsg, sendmmsg func(fd uintptr) bool
-	errno              syscall.Errno
+// Batches that no socket has, ready to be received into, of sockets that are bound
+// to one address and of those that are bound to every one.
+var idleSpecific, idleWildcard = batches(false), batches(true)
+
+func batches(wildcard bool) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		b := new(packetBatch)
+		for i := range batchSize {
+			b.inVectors[i].Base = &b.buffers[i][0]
+			b.inVectors[i].SetLen(maxQuery)
+			h := &b.in[i].header
+			h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+			h.Iov = &b.inVectors[i]
+			h.SetIovlen(1)
+			b.ready(i, wildcard)
+		}
+		return b
+	}}
 }
 
 // readBatches answers what arrives on a UDP socket until it is closed, many
@@ -57,24 +86,25 @@ func (s *Server) readBatches(conn *net.UDPConn) bool {
 	if err != nil {
 		return false
 	}
-	b := &packetBatch{server: s, conn: conn, raw: raw}
+	b := &batchReader{server: s, conn: conn, raw: raw, idle: idleSpecific}
 	b.wildcard = addrPort(conn.LocalAddr()).Addr().IsUnspecified()
-	if b.wildcard && !b.askDestinations() {
-		return false
-	}
-	for i := range batchSize {
-		b.inVectors[i].Base = &b.buffers[i][0]
-		b.inVectors[i].SetLen(maxQuery)
-		h := &b.in[i].header
-		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
-		h.Iov = &b.inVectors[i]
-		h.SetIovlen(1)
-		b.ready(i)
+	if b.wildcard {
+		if !b.askDestinations() {
+			return false
+		}
+		b.idle = idleWildcard
 	}
 	b.recvmmsg = func(fd uintptr) bool {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
-		b.received, b.errno = int(n), errno
-		return errno != unix.EAGAIN && errno != unix.EINTR
+		m := b.idle.Get().(*packetBatch)
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		b.errno = errno
+		if errno != 0 {
+			b.idle.Put(m)
+			return errno != unix.EAGAIN && errno != unix.EINTR
+		}
+		m.received = int(n)
+		b.packetBatch = m
+		return true
 	}
 	b.sendmmsg = func(fd uintptr) bool {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.sent])), uintptr(b.queued-b.sent), unix.MSG_DONTWAIT, 0, 0)
@@ -88,7 +118,7 @@ func (s *Server) readBatches(conn *net.UDPConn) bool {
 }
 
 // askDestinations makes datagrams come with the address they were sent to.
-func (b *packetBatch) askDestinations() bool {
+func (b *batchReader) askDestinations() bool {
 	var err error
 	ctl := b.raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
@@ -100,17 +130,17 @@ func (b *packetBatch) askDestinations() bool {
 }
 
 // ready makes message i fit to be received into.
-func (b *packetBatch) ready(i int) {
+func (b *packetBatch) ready(i int, wildcard bool) {
 	h := &b.in[i].header
 	h.Namelen = unix.SizeofSockaddrInet6
 	h.Flags = 0
-	if b.wildcard {
+	if wildcard {
 		h.Control = &b.control[i][0]
 		h.SetControllen(controlSize)
 	}
 }
 
-func (b *packetBatch) run() {
+func (b *batchReader) run() {
 	s := b.server
 	w := worker{server: s}
 	defer w.tally.flush(&s.counters)
@@ -135,13 +165,15 @@ func (b *packetBatch) run() {
 		w.tally.flush(&s.counters)
 		b.flush()
 		for i := range b.received {
-			b.ready(i)
+			b.ready(i, b.wildcard)
 		}
+		b.idle.Put(b.packetBatch)
+		b.packetBatch = nil
 	}
 }
 
 // answer answers datagram i in place, or hands it to the general path.
-func (b *packetBatch) answer(w *worker, i int) {
+func (b *batchReader) answer(w *worker, i int) {
 	h := &b.in[i]
 	if h.header.Flags&unix.MSG_TRUNC != 0 { // longer than a query can be
 		w.tally.add(queriesUDP, 1)
@@ -166,7 +198,7 @@ func (b *packetBatch) answer(w *worker, i int) {
 }
 
 // general answers a query on the general path.
-func (b *packetBatch) general(message, control []byte, scope uint32, from client) {
+func (b *batchReader) general(message, control []byte, scope uint32, from client) {
 	message, control = append([]byte(nil), message...), append([]byte(nil), control...)
 	addr := from.addr
 	if addr.Addr().IsLinkLocalUnicast() && addr.Addr().Is6() {
@@ -225,7 +257,7 @@ func (b *packetBatch) queue(i, length int) {
 
 // flush sends what is queued. An answer the system refuses is left out: whoever
 // misses it asks again.
-func (b *packetBatch) flush() {
+func (b *batchReader) flush() {
 	for b.sent < b.queued {
 		if b.raw.Write(b.sendmmsg) != nil {
 			return // closed

@@ -262,7 +262,14 @@ func setAside(path string, err error) error {
 }
 
 // commit writes changes as one transaction and returns when they are on the disk.
-func (f *file) commit(changes []change) error {
+func (f *file) commit(changes []change) (err error) {
+	defer func() {
+		// bbolt panics at what it takes to be impossible. Those who wait must not take
+		// that for success.
+		if p := recover(); p != nil {
+			f.doubt, err = true, fmt.Errorf("the file is not as it was left: %v", p)
+		}
+	}()
 	tx, err := f.db.Begin(true)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
@@ -330,6 +331,38 @@ func TestAFailedWriteChangesNothing(t *testing.T) {
 
 // TestReadersSeeWhatIsOnTheDisk stops a commit before its first write and looks,
 // and lets it go on or fail. Transactions that come meanwhile go together.
+func TestNobodyTakesAPanicWhileWritingForSuccess(t *testing.T) {
+	a, err := Open(newPath(t), Config{})
+	require.NoError(t, err)
+	pool := prefix("10.200.0.0/24")
+	require.NoError(t, a.AddPool(pool))
+	require.NoError(t, a.file.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketLeases) }))
+	a.writer <- struct{}{} // so that both are of one group
+	errs := make(chan error, 2)
+	for i := range cap(errs) {
+		go func() {
+			defer func() {
+				if p := recover(); p != nil {
+					errs <- fmt.Errorf("it came up to who called: %v", p)
+				}
+			}()
+			_, err := a.Allocate(pool, container(fmt.Sprint(i)))
+			errs <- err
+		}()
+	}
+	require.Eventually(t, func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.forming != nil && len(a.forming.changes) == cap(errs)
+	}, 10*time.Second, time.Millisecond)
+	<-a.writer
+	for range cap(errs) {
+		require.ErrorContains(t, <-errs, "shows when it is opened again")
+	}
+	require.Zero(t, a.Len())
+	require.NoError(t, a.Close())
+}
+
 func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
 	for name, failure := range map[string]error{"and the write succeeds": nil, "and the write fails": errors.New("bad disk")} {
 		path := newPath(t)

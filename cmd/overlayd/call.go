@@ -24,7 +24,7 @@ Operations:
 		Example: `  overlayd call setup_global_overlay '{"deployment":"prod","instance_id":"1","cluster_cidr":"10.200.0.0/16","wg_port":51420,"nat_enabled":false}'
   overlayd call attach_container '{"handle":{"platform":"linux_pid","pid":4711},"service":"web","join_global":false}'
   overlayd call status | jq .peer_count`,
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              arguments(1, "OP", "JSON"),
 		ValidArgsFunction: completeOp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fields, err := a.fields(args[1:])
@@ -84,7 +84,7 @@ func (a *app) pingCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "ping IP",
 		Short:             "Ask the daemon to ping an address on the overlay",
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(0, "IP"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := address(args[0])
@@ -115,7 +115,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Long: `Show what would become of a packet from one address to another, step by step,
 without sending it.`,
 		Example:           "  overlayd explain 10.200.74.18 10.200.7.1 --proto tcp --port 80",
-		Args:              cobra.ExactArgs(2),
+		Args:              arguments(0, "SRC", "DST"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, err := address(args[0])

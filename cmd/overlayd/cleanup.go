@@ -23,7 +23,7 @@ settings of the kernel, and the record of what was set up. The node keeps its ke
 
 The daemon must not run; with --force it is asked to end first. Containers lose
 their network.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.cleanup(cmd.Context(), force)
 		},

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 // it. ask is given the service, "" for all.
 func listing[R wire.Response](a *app, c cobra.Command, ask func(service string) wire.Request, show func(p *page, res R)) *cobra.Command {
 	if c.Args == nil {
-		c.Args = cobra.MaximumNArgs(1)
+		c.Args = arguments(1, "SERVICE")
 		c.Use += " [SERVICE]"
 		c.ValidArgsFunction = a.completeService
 	}
@@ -61,7 +63,7 @@ func (a *app) servicesCommand() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use:   "services",
 		Short: "Show the services that are set up",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0),
 	}, func(string) wire.Request {
 		return wire.ListServices{}
 	}, func(p *page, res wire.Services) {
@@ -84,7 +86,7 @@ func (a *app) attachmentsCommand() *cobra.Command {
 	}, func(p *page, res wire.Attachments) {
 		rows := make([][]cell, len(res.Attachments))
 		for i, s := range res.Attachments {
-			addresses := joined(s.Addresses)
+			addresses := joined(slices.DeleteFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr() == s.GlobalIP }))
 			if addresses == "" {
 				addresses = addrText(s.IP)
 			}
@@ -115,7 +117,7 @@ func (a *app) dnsCommand() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use:   "dns",
 		Short: "Show the names that are served",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0),
 	}, func(string) wire.Request {
 		return wire.ListDNS{}
 	}, func(p *page, res wire.DNS) {
@@ -131,7 +133,7 @@ func (a *app) portsCommand() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use:   "ports",
 		Short: "Show the published ports",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0),
 	}, func(string) wire.Request {
 		return wire.ListPorts{}
 	}, func(p *page, res wire.Ports) {

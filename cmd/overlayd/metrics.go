@@ -40,6 +40,9 @@ func listenMetrics(address string) (*metricsServer, error) {
 	if err != nil {
 		return nil, misused("--metrics-listen: %w", err)
 	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return nil, misused("--metrics-listen: %q is no port: give one such as 9586, or an address such as 127.0.0.1:9586", port)
+	}
 	if host == "" {
 		host = "127.0.0.1" // what is counted is nobody else's business, unless said so
 	}

@@ -27,13 +27,19 @@ overlayd.sock in $XDG_RUNTIME_DIR. --socket names another, and with --data-dir i
 is run/overlayd.sock in that folder.
 
 ` + exitCodes,
-		Args:          cobra.NoArgs,
+		Args:          command,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          serve.run,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Lookup("timeout") != nil && a.timeout <= 0 {
+				return misused("--timeout %v: it is more than nothing, as 30s", a.timeout)
+			}
 			a.understood = true
+			return nil
 		},
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.AddGroup(
 		&cobra.Group{ID: groupDaemon, Title: "The daemon:"},

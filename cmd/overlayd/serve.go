@@ -42,7 +42,7 @@ $XDG_STATE_HOME.
 
 With systemd it says when it is ready and that it lives, and takes a socket; see
 overlayd.service and overlayd.socket.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0),
 		RunE: s.run,
 	}
 	s.flags(c)
@@ -209,6 +209,10 @@ func startLine(d *daemon.Daemon, config daemon.Config, status wire.Status) []any
 	}
 }
 
+// sameSignal is within what time a signal is the one before once more: timeout(1),
+// for one, sends it to the process and then to its group.
+const sameSignal = 500 * time.Millisecond
+
 // onSignals calls stop at the first SIGTERM or SIGINT and ends the program at the
 // second, until it is itself ended. SIGHUP is what others take for "read your
 // configuration again"; there is none, and to end, as is the default, would be worse.
@@ -217,7 +221,8 @@ func onSignals(log *slog.Logger, stop func()) (end func()) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() {
-		asked := false
+		var first os.Signal
+		var asked time.Time
 		for {
 			select {
 			case <-done:
@@ -226,11 +231,12 @@ func onSignals(log *slog.Logger, stop func()) (end func()) {
 				switch {
 				case s == syscall.SIGHUP:
 					log.Info("SIGHUP is ignored: there is no configuration to read again")
-				case asked:
+				case s == first && time.Since(asked) < sameSignal:
+				case first != nil:
 					log.Warn("ending at once, as asked twice", "signal", s.String())
 					os.Exit(exitFailed)
 				default:
-					asked = true
+					first, asked = s, time.Now()
 					log.Info("ending: what was begun is done first; once more ends it at once", "signal", s.String())
 					stop()
 				}

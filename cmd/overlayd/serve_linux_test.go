@@ -150,8 +150,9 @@ func TestASecondSignalEndsItAtOnce(t *testing.T) {
 	p.said(t, "ready")
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	p.said(t, "ending: ")
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM), "which is the first once more")
 	require.NoError(t, p.Process.Signal(os.Interrupt))
-	p.said(t, "ending at once")
+	require.Equal(t, "interrupt", p.said(t, "ending at once")["signal"])
 	require.Equal(t, exitFailed, p.ends(t))
 }
 

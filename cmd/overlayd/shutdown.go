@@ -19,7 +19,7 @@ func (a *app) shutdownCommand() *cobra.Command {
 		Long: `Ask the daemon to end, and wait until it has. What was begun comes to its end, and
 containers stay attached for the next run to go on with; "overlayd cleanup" takes
 all of it from the host.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 			defer cancel()

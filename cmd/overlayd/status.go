@@ -20,7 +20,7 @@ pools of addresses, names, and what is wrong.
 
 With --watch it is shown again every second until Ctrl-C: in place on a terminal,
 else one after the other, and with --json one object a line.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch {
 				return a.watch(cmd.Context())
@@ -94,7 +94,7 @@ func (p *page) node(s wire.Status) {
 			counted(int(d.Queries), "query", "queries"), optional("", failures(d.Failures)))
 	}
 	if n := s.NAT; n.Enabled {
-		fact("nat", "traversal on", optional("NAT ", n.Kind), optional("reached at ", n.Endpoint),
+		fact("nat", "traversal wanted, of which overlayd has none yet", optional("NAT ", n.Kind), optional("reached at ", n.Endpoint),
 			optional("last looked ", ago(sinceText(p.app.now(), n.LastTick))))
 	}
 }

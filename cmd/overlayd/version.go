@@ -42,7 +42,7 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the version of this command; status shows the daemon's",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0),
 		RunE: func(*cobra.Command, []string) error {
 			platform := buildSetting("GOOS") + "/" + buildSetting("GOARCH")
 			if !a.json {

@@ -13,8 +13,9 @@ import (
 const MaxList = 1 << 16
 
 // ParseRequest is the request of an op from its fields, a JSON object as in a
-// frame but without the op; fields may be empty if the op needs none. The error
-// is a *DecodeError.
+// frame but without the op; fields may be empty if the op needs none. Other than in
+// a frame, a key nobody knows is an error. The error is a *DecodeError, and says
+// which fields there are.
 func ParseRequest(op string, fields []byte) (Request, error) {
 	if len(trim(fields)) == 0 {
 		fields = []byte("{}")
@@ -22,8 +23,18 @@ func ParseRequest(op string, fields []byte) (Request, error) {
 	if err := validate(fields); err != nil {
 		return nil, &DecodeError{Code: InvalidJSON, Name: op, Msg: err.Error()}
 	}
+	fields = trim(fields)
+	if t, ok := requests.types[op]; ok {
+		if flt := stray(fields, t); flt != nil {
+			flt.name = op
+			return nil, frameError("request", nil, flt)
+		}
+	}
 	var r Request
-	if flt := decodeVariant(trim(fields), requests, op, reflect.ValueOf(&r).Elem()); flt != nil {
+	if flt := decodeVariant(fields, requests, op, reflect.ValueOf(&r).Elem()); flt != nil {
+		if flt.missing != nil {
+			flt.msg += ": " + takes(flt.missing)
+		}
 		return nil, frameError("request", nil, flt)
 	}
 	return r, nil
@@ -184,7 +195,7 @@ func decodeStruct(raw []byte, v reflect.Value) *fault {
 		}
 		field := v.FieldByIndex(f.index)
 		if field.Type() != scopeType {
-			return faultf("is missing").in(f.name)
+			return (&fault{msg: "is missing", missing: v.Type()}).in(f.name)
 		}
 		field.Set(reflect.ValueOf(GlobalScope{}))
 	}

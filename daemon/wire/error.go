@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 )
 
@@ -96,6 +97,8 @@ type fault struct {
 	name  string
 	field string
 	msg   string
+
+	missing reflect.Type // of the object that lacks the field, if that is the fault
 }
 
 func (f *fault) Error() string { return f.msg }

@@ -17,13 +17,13 @@ import (
 // zero is the zero value of an op's request, found by asking for it with every
 // field anyone has.
 func zero(t testing.TB, op string) wire.Request {
-	r, err := wire.ParseRequest(op, []byte(`{"node_id":0,"pubkey":"","deployment":"","instance_id":"","cluster_cidr":"",
-		"wg_port":0,"nat_enabled":false,"service":"","mode":`+map[bool]string{true: `"add"`, false: `"auto"`}[op == "register_dns"]+`,
+	f, err := wire.Decode([]byte(`{"frame":"request","id":0,"request":{"op":"` + op + `","node_id":0,"pubkey":"","deployment":"","instance_id":"","cluster_cidr":"",
+		"wg_port":0,"nat_enabled":false,"service":"","mode":` + map[bool]string{true: `"add"`, false: `"auto"`}[op == "register_dns"] + `,
 		"join_global":false,"ip":"::","handle":{"platform":"linux_pid","pid":0},"public_key":"","endpoint":"",
 		"allowed_ips":"","persistent_keepalive_secs":0,"cidr":"","name":"","client":"","versions":[],"peers":[],
-		"proto":"tcp","host_port":0,"target_port":0,"src":"::","dst":"::","port":0}`))
+		"proto":"tcp","host_port":0,"target_port":0,"src":"::","dst":"::","port":0}}`))
 	require.NoError(t, err)
-	return r
+	return f.(wire.RequestFrame).Request
 }
 
 // fill sets every field of a value to something random that can be sent.

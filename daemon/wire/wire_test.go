@@ -187,11 +187,34 @@ func TestARequestCanBeMadeOfAnOpAndItsFields(t *testing.T) {
 	_, err = wire.ParseRequest("reboot", nil)
 	require.ErrorIs(t, err, wire.UnknownOp)
 	_, err = wire.ParseRequest("ping", nil)
-	require.EqualError(t, err, "invalid request ping: ip: is missing")
+	require.EqualError(t, err, "invalid request ping: ip: is missing: ping takes ip")
 	_, err = wire.ParseRequest("ping", []byte(`{"ip"`))
 	require.EqualError(t, err, "invalid json ping: a colon is wanted after the key at byte 5")
 	_, err = wire.ParseRequest("ping", []byte(`7`))
 	require.EqualError(t, err, "invalid request ping: an object is wanted, not a number")
+}
+
+func TestAFieldThatIsMissingOrMisspeltIsToldWithThoseThereAre(t *testing.T) {
+	for name, test := range map[string]struct{ op, fields, says string }{
+		"a misspelt optional field": {"setup_service_overlay", `{"service":"web","mode":"auto","subnets":"10.9.0.0/24"}`,
+			"invalid request setup_service_overlay: subnets: is no field: setup_service_overlay takes service, mode, [subnet]"},
+		"in a handle": {"detach_container", `{"handle":{"platform":"linux_pid","pid":7,"PID":7}}`,
+			"invalid request detach_container: handle.PID: is no field: linux_pid takes pid"},
+		"in a list": {"set_peers", `{"peers":[{"pubkey":"k"}]}`,
+			"invalid request set_peers: peers[0].pubkey: is no field: it takes public_key, endpoint, allowed_ips, persistent_keepalive_secs"},
+		"of an operation without any": {"status", `{"all":true}`,
+			"invalid request status: all: is no field: status takes none"},
+		"a missing field": {"add_peer", `{"public_key":"k"}`,
+			"invalid request add_peer: endpoint: is missing: add_peer takes public_key, endpoint, allowed_ips, persistent_keepalive_secs, [scope]"},
+		"missing in a handle": {"detach_container", `{"handle":{"platform":"linux_pid"}}`,
+			"invalid request detach_container: handle.pid: is missing: linux_pid takes pid"},
+	} {
+		_, err := wire.ParseRequest(test.op, []byte(test.fields))
+		require.EqualError(t, err, test.says, name)
+	}
+	r, err := wire.ParseRequest("status", []byte(`{"op":"status"}`))
+	require.NoError(t, err, "the op of a frame may stay")
+	require.Equal(t, wire.StatusRequest{}, r)
 }
 
 func TestNineteenOpsAreTheContracts(t *testing.T) {

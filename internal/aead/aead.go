@@ -63,7 +63,8 @@ func (c *Cipher) Overhead() int { return Overhead }
 // that of 15 blocks of Poly1305, which sum wants.
 const vectorMin = 512
 
-// Seal implements cipher.AEAD. dst must have room, or it is allocated.
+// Seal implements cipher.AEAD. dst must have room, or it is allocated. That message
+// and result overlap in part is not always found out.
 func (c *Cipher) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
 	if !vector || len(plaintext) < vectorMin || len(additionalData) > 0 {
 		return c.general.Seal(dst, nonce, plaintext, additionalData)
@@ -79,7 +80,8 @@ func (c *Cipher) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
 	return whole
 }
 
-// Open implements cipher.AEAD. The error is ErrOpen, and nothing was written then.
+// Open implements cipher.AEAD. The error is ErrOpen, and the room of dst may be zeroed
+// then, but has nothing of what was sealed.
 func (c *Cipher) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, error) {
 	if !vector || len(ciphertext) < vectorMin+Overhead || len(additionalData) > 0 {
 		plain, err := c.general.Open(dst, nonce, ciphertext, additionalData)
@@ -114,6 +116,9 @@ const (
 )
 
 func (s *stream) begin(c *Cipher, nonce []byte) {
+	if len(nonce) != NonceSize { // two could come to the same
+		panic("aead: bad nonce length")
+	}
 	s.cipher = c
 	copy(s.nonce[4:], nonce)
 	s.next()

@@ -161,6 +161,18 @@ func TestSumsAtTheLimitsOfTheirNumbers(t *testing.T) {
 	}
 }
 
+func TestANonceOfAnotherLengthIsRefused(t *testing.T) {
+	c, _ := pair(t, [KeySize]byte{})
+	for _, n := range []int{64, 1424} {
+		msg := make([]byte, n)
+		for _, size := range []int{0, NonceSize - 1, NonceSize + 1, chacha20poly1305.NonceSizeX} {
+			nonce := make([]byte, size)
+			require.Panics(t, func() { c.Seal(nil, nonce, msg, nil) })
+			require.Panics(t, func() { c.Open(nil, nonce, append(msg, make([]byte, Overhead)...), nil) })
+		}
+	}
+}
+
 func TestWipeLeavesNothingOfTheKey(t *testing.T) {
 	c, _ := pair(t, [KeySize]byte(random(10, KeySize)))
 	zero, _ := pair(t, [KeySize]byte{})

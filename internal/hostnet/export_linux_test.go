@@ -7,3 +7,6 @@ func SetWatchBuffer(bytes int) (undo func()) {
 	watchBuffer = bytes
 	return func() { watchBuffer = was }
 }
+
+// Do is do.
+func (n *Namespace) Do(f func() error) error { return n.do(f) }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -20,7 +21,8 @@ const tableName = "overlayd"
 
 // SetFirewall makes the host's rules for overlays what f says, in the place of those
 // that were there, in one transaction: no packet sees a part of them, and what is
-// connected stays so. On error the rules are as they were. Calls one after the other
+// connected stays so. On error the rules are as they were, unless it is
+// os.ErrDeadlineExceeded, and nobody knows. Calls one after the other
 // are the caller's to see to.
 //
 // Traffic from Inside to the outside is masqueraded. Addresses of Cluster are reached
@@ -38,6 +40,8 @@ const tableName = "overlayd"
 // do.
 //
 // The rules take nothing from the host's own: what another table drops is dropped.
+//
+// NAT in tables of family inet came with Linux 5.2: what is older refuses the rules.
 func (h *Handle) SetFirewall(f Firewall) error {
 	f, err := f.normal()
 	if err == nil {
@@ -70,7 +74,13 @@ func (h *Handle) setRules(f Firewall) error {
 	if h.knowsRules.Load() && change(false, inetTable(), bridgeTable()) == nil {
 		return nil
 	}
-	err := change(true, inetTable(), bridgeTable())
+	// To a transaction a kernel without nf_tables gives one answer, where the module
+	// waits for one to each part of it (nfnetlink_rcv_batch).
+	_, err := h.listTables()
+	if err != nil {
+		return err
+	}
+	err = change(true, inetTable(), bridgeTable())
 	h.knowsRules.Store(err == nil)
 	if err != nil && change(true, inetTable()) == nil {
 		return nil
@@ -115,11 +125,22 @@ func (h *Handle) HasFirewall() (bool, error) {
 	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Family == nftables.TableFamilyINet }), nil
 }
 
-// tables returns those of ours that there are.
-func (h *Handle) tables() (ours []*nftables.Table, err error) {
+// tables returns those of ours that there are, and none where none can be.
+func (h *Handle) tables() ([]*nftables.Table, error) {
+	ours, err := h.listTables()
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, nil
+	}
+	return ours, err
+}
+
+func (h *Handle) listTables() (ours []*nftables.Table, err error) {
 	err = h.nftables(func(c *nftables.Conn) error {
 		for _, want := range []*nftables.Table{inetTable(), bridgeTable()} {
 			there, err := c.ListTablesOfFamily(want.Family)
+			if errors.Is(err, unix.EINVAL) { // of nfnetlink without nf_tables (nfnetlink_rcv_msg)
+				err = unix.EPROTONOSUPPORT
+			}
 			if err != nil {
 				return err
 			}
@@ -129,9 +150,6 @@ func (h *Handle) tables() (ours []*nftables.Table, err error) {
 		}
 		return nil
 	})
-	if errors.Is(err, unix.EPROTONOSUPPORT) { // where none can be
-		return nil, nil
-	}
 	return ours, err
 }
 
@@ -157,11 +175,15 @@ func (h *Handle) transact(f func(c *nftables.Conn) error) error {
 // its answers to the parts of it.
 const transactionBuffer = 16 << 20
 
+// patience is how long the kernel may take to answer. A transaction of 16,384 ports
+// takes it a tenth of a second; an answer that it has no memory for never comes.
+const patience = 20 * time.Second
+
 func (h *Handle) nftables(f func(c *nftables.Conn) error) error {
 	var conn *nftables.Conn
 	err := h.namespace.do(func() (err error) {
 		conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-			return errors.Join(c.SetReadBuffer(transactionBuffer), c.SetWriteBuffer(transactionBuffer))
+			return errors.Join(c.SetReadBuffer(transactionBuffer), c.SetWriteBuffer(transactionBuffer), c.SetDeadline(time.Now().Add(patience)))
 		}))
 		return err
 	})

@@ -107,6 +107,12 @@ func (n *Namespace) doHere(f func() error) error {
 		defer runtime.UnlockOSThread()
 		return f()
 	}
+	// The first thread's namespace is what /proc has for the process's, and that
+	// thread cannot end: while it is held here it is another that enters.
+	if unix.Gettid() == unix.Getpid() {
+		defer runtime.UnlockOSThread()
+		return n.do(f)
+	}
 	if err := n.enter(); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter network namespace: %w", err)

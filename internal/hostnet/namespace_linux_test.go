@@ -1,6 +1,8 @@
 package hostnet_test
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -38,6 +40,42 @@ func TestNamespacesAreToldApart(t *testing.T) {
 		require.ErrorIs(t, err, fs.ErrPermission)
 	}
 	require.NotEqual(t, first, a.ns.ID())
+}
+
+// TestTheProcessStaysAtHome looks while others are at work in a container.
+func TestTheProcessStaysAtHome(t *testing.T) {
+	c := startContainer(t)
+	home, err := hostnet.OwnNamespace()
+	require.NoError(t, err)
+	enter := func() error {
+		if unix.Gettid() == unix.Getpid() {
+			return errors.New("on the first thread")
+		}
+		if own, err := hostnet.OwnNamespace(); err != nil || own != home {
+			return fmt.Errorf("the process seems to be in %v: %w", own, err)
+		}
+		mine, err := hostnet.ProcessNamespace(uint32(os.Getpid()))
+		if err != nil {
+			return err
+		}
+		if mine.ID() != home {
+			return fmt.Errorf("the process seems to be in %v", mine.ID())
+		}
+		return mine.Close()
+	}
+	failed := make(chan error, 8)
+	for range cap(failed) {
+		go func() {
+			var err error
+			for i := 0; i < 250 && err == nil; i++ {
+				err = c.ns.Do(enter)
+			}
+			failed <- err
+		}()
+	}
+	for range cap(failed) {
+		require.NoError(t, <-failed)
+	}
 }
 
 func TestAProcessThatIsNotHasNoNamespace(t *testing.T) {

@@ -21,8 +21,8 @@ func (h *Handle) checkVeth(v Veth) error {
 	if err != nil {
 		return fmt.Errorf("%s on the host: %w", v.Host, err)
 	}
-	container := &Handle{namespace: v.Namespace}
-	if container, err = v.Namespace.handle(); err != nil {
+	container, err := v.Namespace.handle()
+	if err != nil {
 		return err
 	}
 	defer container.netlink.Close()

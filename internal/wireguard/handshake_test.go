@@ -63,6 +63,36 @@ func TestBothBeginAtOnce(t *testing.T) {
 	}
 }
 
+// A node that starts anew has forgotten its sessions. That the other side has only
+// just begun the last one must not make its call look like one that crossed.
+func TestANodeThatStartsAnewRightAfterAHandshakeIsSentToAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := newPair(t)
+		if bytes.Compare(a.public[:], b.public[:]) < 0 {
+			a, b = b, a // of two sessions that crossed, a's would remain
+		}
+		defer a.close()
+		n.setFate(func([]byte, netip.AddrPort, netip.AddrPort) []time.Duration {
+			return []time.Duration{10 * time.Millisecond}
+		})
+		a.device.send(datagramTo(a.overlay, b.overlay, 1))
+		time.Sleep(50 * time.Millisecond)
+		require.Equal(t, []uint32{1}, numbers(b.device.received()))
+
+		address, overlay, private := b.transport.address().String(), b.overlay.String(), b.private
+		b.close()
+		b = newTestNode(t, n, address, overlay, func(c *Config) { c.PrivateKey = private })
+		defer b.close()
+		require.NoError(t, b.SetPeer(a.peerOf()))
+		b.device.send(datagramTo(b.overlay, a.overlay, 2))
+		time.Sleep(50 * time.Millisecond)
+		require.Equal(t, []uint32{2}, numbers(a.device.received()))
+		a.device.send(datagramTo(a.overlay, b.overlay, 3))
+		time.Sleep(50 * time.Millisecond)
+		require.Equal(t, []uint32{3}, numbers(b.device.received()))
+	})
+}
+
 // Whoever begins, or both.
 func TestHandshakesSurviveALossyReorderingLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -178,8 +178,10 @@ func (p *peer) confirm(s *session, sender *sender, now int64) {
 	if p.next.Load() != s {
 		return
 	}
-	if own := p.current.Load(); own != nil && own.initiator && crossed(own, s) && !p.yields() && now-own.created < int64(crossingTime) {
-		return // the peer has yet to learn of ours; if it never does, it has started anew
+	// A call that crosses ours on the way comes in before the answer to ours does. One
+	// that comes later is of a peer that has started anew, and forgot our session.
+	if own := p.current.Load(); own != nil && own.initiator && own.created >= s.created && crossed(own, s) && !p.yields() && now-own.created < int64(crossingTime) {
+		return // the peer has yet to learn of ours; if it never does, it has started anew too
 	}
 	p.supersede(p.current.Load())
 	p.dropInitiation() // a call of ours, if there is one, is answered by this

@@ -276,6 +276,20 @@ func TestOfManyThatStartOnAStaleSocketOneGetsIt(t *testing.T) {
 	require.Empty(t, files)
 }
 
+// Every user can lock a folder they may read, as /run.
+func TestALockOnTheFolderDoesNotKeepTheDaemonFromStarting(t *testing.T) {
+	dir := openDir(t)
+	other, err := os.Open(dir)
+	require.NoError(t, err)
+	defer other.Close()
+	require.NoError(t, syscall.Flock(int(other.Fd()), syscall.LOCK_SH))
+	path := filepath.Join(dir, "s")
+	listen(t, Config{}, path)
+	nc, err := net.Dial("unix", path)
+	require.NoError(t, err)
+	require.NoError(t, nc.Close())
+}
+
 func TestEndpointsThatCannotBeAreRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "f")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))

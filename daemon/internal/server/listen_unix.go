@@ -52,7 +52,7 @@ func (s *Server) listen(path string) (_ net.Listener, err error) {
 	if err := makeDir(dir, grouped); err != nil {
 		return nil, fmt.Errorf("its folder cannot be made: %w", err)
 	}
-	unlock, err := lockDir(dir)
+	unlock, err := s.lockDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("its folder cannot be locked: %w", err)
 	}
@@ -148,22 +148,27 @@ func clearWay(path string) error {
 
 // lockDir keeps other daemons from making a socket in a folder, so that two that
 // find a stale one do not each remove what the other has made.
-func lockDir(path string) (unlock func(), err error) {
+//
+// Whoever may read the folder can lock it, and in /run that is everybody: the lock
+// is waited for, but not for ever, and then done without.
+func (s *Server) lockDir(path string) (unlock func(), err error) {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	const pause, patience = 10 * time.Millisecond, 5 * time.Second
+	const pause, patience = 10 * time.Millisecond, time.Second // another daemon has it for some milliseconds
 	for end := time.Now().Add(patience); ; time.Sleep(pause) {
 		err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case err == nil:
 			return func() { dir.Close() }, nil
-		case errors.Is(err, syscall.EWOULDBLOCK) && time.Now().Before(end), errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EINTR):
 			continue
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			err = errors.New("another program has locked it for seconds")
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return nil, errors.Join(err, dir.Close())
+		case time.Now().After(end):
+			s.log.Warn("another program has the socket's folder locked, and overlayd does without the lock", "folder", path)
+			return func() { dir.Close() }, nil
 		}
-		return nil, errors.Join(err, dir.Close())
 	}
 }

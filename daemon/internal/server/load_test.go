@@ -253,7 +253,7 @@ func TestFloodsOfGarbageNeitherStallNorGrowIt(t *testing.T) {
 func TestAfterALargeFrameTheBuffersAreSmallAgain(t *testing.T) {
 	b := start(t, func(_ context.Context, r wire.Request) (wire.Response, error) {
 		if u, ok := r.(wire.UnregisterDNS); ok {
-			return wire.BridgeName{Name: u.Name}, nil
+			return wire.BridgeName(u), nil
 		}
 		return wire.OK{}, nil
 	})

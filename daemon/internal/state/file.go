@@ -60,6 +60,10 @@ func (s *Store) open() error {
 		return err
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a file: move it away", fileState)
+	default:
+		if why := exposed(info); why != "" { // services and guests have their keys in it
+			return fmt.Errorf("%s: %s", fileState, why)
+		}
 	}
 	l := loader{path: s.path}
 	if err := l.read(); err != nil {

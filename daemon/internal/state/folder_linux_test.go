@@ -77,6 +77,23 @@ func TestAKeyOthersCanReadIsRefused(t *testing.T) {
 	}
 }
 
+func TestAStateFileOthersCanReadIsRefused(t *testing.T) {
+	dir := newDir(t)
+	s := open(t, dir)
+	require.NoError(t, s.Update(func(tx *Tx) error { tx.PutService(Service{Name: "web"}); return nil }))
+	require.NoError(t, s.Close())
+	path := filepath.Join(dir, fileState)
+	for _, mode := range []fs.FileMode{0o640, 0o604, 0o660, 0o602} {
+		require.NoError(t, os.Chmod(path, mode))
+		_, err := Open(dir)
+		require.ErrorContains(t, err, fmt.Sprintf("state.db: others can read or change it (mode %#o): chmod it to 0600", mode))
+	}
+	require.NoError(t, os.Chmod(path, 0o600))
+	st, err := open(t, dir).Load()
+	require.NoError(t, err)
+	require.Len(t, st.Services, 1)
+}
+
 // asNobody runs a helper as another user, with a copy of this binary it can reach.
 func asNobody(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()

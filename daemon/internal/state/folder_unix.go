@@ -61,7 +61,7 @@ func exposed(file fs.FileInfo) string {
 	case int(st.Uid) != uid:
 		return fmt.Sprintf("it belongs to user %d, and this is user %d: chown it", st.Uid, uid)
 	case mode&0o077 != 0:
-		return fmt.Sprintf("others can read or change it (mode %#o): chmod it to 0600, or remove it for a new key if they may have", mode)
+		return fmt.Sprintf("others can read or change it (mode %#o): chmod it to 0600", mode)
 	}
 	return ""
 }

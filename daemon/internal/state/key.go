@@ -70,7 +70,7 @@ func readKey(path string) (key overlay.PrivateKey, err error) {
 		return key, err
 	}
 	if why := exposed(info); why != "" {
-		return key, errors.New(why)
+		return key, errors.New(why + ", or remove it for a new key if they may have")
 	}
 	const most = 256 // a key has 44
 	text, err := io.ReadAll(io.LimitReader(f, most))

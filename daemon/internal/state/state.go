@@ -15,6 +15,10 @@ import (
 
 // A Node is what there is one of.
 type Node struct {
+	// Installation tells the links of this overlayd from another's. It is here so that
+	// it stays when the node's key is lost.
+	Installation string `json:"installation,omitempty"`
+
 	ID         uint64 `json:"id"`                    // the cluster's number for this node
 	ClusterKey string `json:"cluster_key,omitempty"` // the public key the cluster knows this node by
 	DNSServer  string `json:"dns_server,omitempty"`  // the last one a container was attached with

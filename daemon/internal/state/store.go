@@ -45,10 +45,11 @@ type Store struct {
 // process alone. One in use by another is a *HeldError, which says by whom.
 //
 // A folder that others than its owner can write to, or that is another user's, is
-// refused. A state file of a later version is a *SchemaError and left as it is. A
-// damaged one is set aside and is a *DamagedError: the next Open starts with
-// nothing but the node's key. The folder is this process's until Close; a file in
-// it, overlayd.lock, says whose it is.
+// refused, and so is a state file that others can read, which has keys in it. A
+// state file of a later version is a *SchemaError and left as it is. A damaged one
+// is set aside and is a *DamagedError: the next Open starts with nothing but the
+// node's key. The folder is this process's until Close; a file in it,
+// overlayd.lock, says whose it is.
 func Open(dir string) (_ *Store, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, folderError(dir, err)

@@ -238,6 +238,34 @@ func TestAfterAWriteThatMayBeThereNothingIsWrittenAnyMore(t *testing.T) {
 	require.EqualValues(t, 7, load(t, open(t, s.dir)).Node.ID)
 }
 
+func TestNobodyTakesAPanicWhileWritingForSuccess(t *testing.T) {
+	s := open(t, newDir(t))
+	require.NoError(t, s.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(services.name)) }))
+	s.writer.Lock() // so that both are of one group
+	errs := make(chan error, 2)
+	for i := range cap(errs) {
+		go func() {
+			defer func() {
+				if p := recover(); p != nil {
+					errs <- fmt.Errorf("it came up to who called: %v", p)
+				}
+			}()
+			errs <- s.Update(func(tx *Tx) error { tx.PutService(Service{Name: fmt.Sprint(i)}); return nil })
+		}()
+	}
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.forming != nil && len(s.forming.changes) == cap(errs)
+	}, 10*time.Second, time.Millisecond)
+	s.writer.Unlock()
+	for range cap(errs) {
+		require.ErrorContains(t, <-errs, "shows at the next start")
+	}
+	require.Error(t, s.Update(func(tx *Tx) error { tx.PutRecord(Record{Name: "a"}); return nil }))
+	require.NoError(t, s.Close())
+}
+
 func TestAClosedStoreSaysSo(t *testing.T) {
 	s := open(t, newDir(t))
 	require.NoError(t, s.Close())

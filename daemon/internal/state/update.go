@@ -116,6 +116,13 @@ func (s *Store) write(g *group) {
 // commit writes changes as one transaction and returns when they are on the disk.
 // doubt tells, of an error, that they may be there nevertheless.
 func (s *Store) commit(changes []change) (doubt bool, err error) {
+	defer func() {
+		// bbolt panics at what it takes to be impossible. Those who wait must not take
+		// that for success.
+		if p := recover(); p != nil {
+			doubt, err = true, fmt.Errorf("the file is not as it was left: %v", p)
+		}
+	}()
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return false, wrapErrno(err)
