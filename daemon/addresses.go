@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -43,8 +44,11 @@ func (d *Daemon) allocateIP(_ context.Context, r wire.AllocateIP) (wire.IP, erro
 	}
 	defer release()
 	l, err := d.leases.Allocate(pool, ipam.Owner{Kind: kindReserved, ID: rand.Text()})
-	if err != nil {
+	if errors.Is(err, ipam.ErrExhausted) {
 		return wire.IP{}, because(err, "the addresses of %v are exhausted", pool)
+	}
+	if err != nil {
+		return wire.IP{}, because(err, "no address of %v was reserved", pool)
 	}
 	d.leasesChanged(pool)
 	return wire.IP{IP: l.Addr}, nil

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -566,4 +567,25 @@ func TestWhatIsLeftOfLeavingIsDoneTheNextTime(t *testing.T) {
 	}
 	b.detach(x)
 	b.isEmpty()
+}
+
+func TestAContainerStaysOnAnOverlayThatCannotBeChanged(t *testing.T) {
+	b := newAttachBed(t)
+	x := newBox(t)
+	join := x.request()
+	join.JoinGlobal = true
+	b.setup(join)
+	node := b.d.global.load().Addrs[0].Addr()
+	x.pings(t, node)
+	var taken net.PacketConn
+	b.host.Do(func() {
+		var err error
+		taken, err = net.ListenPacket("udp4", ":51999")
+		require.NoError(t, err)
+	})
+	defer taken.Close()
+	_, err := b.call(wire.SetupGlobalOverlay{Deployment: "t", InstanceID: "1", ClusterCIDR: "10.200.0.0/16,fd00:200::/48", SliceCIDR: "10.200.1.0/24,fd00:200:0:1::/64", WGPort: 51999})
+	require.ErrorIs(t, err, wire.Conflict)
+	x.pings(t, node)
+	b.agree(x)
 }

@@ -76,8 +76,11 @@ func (d *Daemon) serviceTunnel(s *service, g *globalView) tunnelConfig {
 }
 
 // portFree reports whether a UDP port is nobody's: no service's on record, nor any
-// program's in either family.
+// program's in either family, nor one that leads to a container.
 func (d *Daemon) portFree(port uint16) bool {
+	if _, led := d.ports.led(wire.UDP, port); led {
+		return false
+	}
 	for _, s := range d.allServices() {
 		if s.Port == port {
 			return false

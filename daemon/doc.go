@@ -14,9 +14,11 @@
 //
 // Locks are taken in this order: who changes the node's overlay or a service, one
 // at a time each; the use of a service; the use of the node's overlay; an
-// attachment; a device; the routes, the firewall, the plan of addresses and the
-// stores, none of which calls anybody else. Names of peers are looked up before any
-// of them.
+// attachment; a device; the published ports of an address; the firewall, which
+// records the sysctls it changes; what there is one of on record; the routes, the
+// plan of addresses and the stores, none of which calls anybody else. Names of peers
+// are looked up before any of them; what the node asks for itself, as of a peer that
+// does not answer, is looked up with none of them held.
 //
 // # What survives
 //

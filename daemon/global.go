@@ -80,19 +80,24 @@ func (d *Daemon) setupGlobal(ctx context.Context, r wire.SetupGlobalOverlay) (wi
 	d.global.change.Lock()
 	defer d.global.change.Unlock()
 	now := d.global.load()
+	if at, led := d.ports.led(wire.UDP, want.Port); led {
+		return wire.BridgeName{}, &Error{Code: wire.Conflict, Field: "wg_port", Msg: fmt.Sprintf("%v is published, and leads to a container: give another, or send unpublish_port first", at)}
+	}
+	var before *tunnel
 	d.global.use.Lock()
 	if now.device == nil {
 		err = d.createGlobal(want)
 	} else {
+		before = now.device.now.Load()
 		err = d.changeGlobal(now, want)
 	}
 	d.global.use.Unlock()
+	is := d.global.load()
+	if is.device != nil && is.device.now.Load() != before { // also when it was put back
+		d.renewed(is.device)
+	}
 	if err != nil {
 		return wire.BridgeName{}, err
-	}
-	is := d.global.load()
-	if now.device == nil || now.Port != is.Port || !slices.Equal(now.Addrs, is.Addrs) {
-		d.renewed(is.device)
 	}
 	return wire.BridgeName{Name: is.device.name}, nil
 }

@@ -74,12 +74,25 @@ func leaseNode(tx *ipam.Tx, want state.Global) (addrs []netip.Prefix, err error)
 			if l, err = tx.AllocateAddr(first, nodeOwner); err != nil {
 				return nil, inUse("slice_cidr", pool, err)
 			}
-		} else if l, err = tx.Allocate(pool, nodeOwner); err != nil {
+		} else if l, err = leaseAgain(tx, pool, want.Addrs); err != nil {
 			return nil, inUse("cluster_cidr", pool, err)
 		}
 		addrs = append(addrs, netip.PrefixFrom(l.Addr, cluster.Bits()))
 	}
 	return addrs, nil
+}
+
+// leaseAgain leases the node an address of a pool: that of addrs, which it had, if it
+// is still to be had. When the leases were lost another may be a service's.
+func leaseAgain(tx *ipam.Tx, pool netip.Prefix, addrs []netip.Prefix) (ipam.Lease, error) {
+	for _, a := range addrs {
+		if pool.Contains(a.Addr()) {
+			if l, err := tx.AllocateAddr(a.Addr(), nodeOwner); err == nil {
+				return l, nil
+			}
+		}
+	}
+	return tx.Allocate(pool, nodeOwner)
 }
 
 // inUse says which field asked for what the leases refuse, and who is in the way.

@@ -97,6 +97,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 		}
 		if e.old == nil || e.old.Endpoint != e.new.Endpoint {
 			v.at[e.key] = places[e.key]
+			v.now.Load().called.Delete(e.key)
 		}
 		v.set[e.key] = *e.new
 	}

@@ -341,3 +341,17 @@ func TestPortsAreBounded(t *testing.T) {
 	require.ErrorIs(t, err, wire.Exhausted)
 	require.ErrorContains(t, err, "exhausted")
 }
+
+func TestADevicesPortIsNonePublished(t *testing.T) {
+	b := newAttachBed(t)
+	b.attach(newBox(t))
+	to := b.leased()[0]
+	for _, port := range []uint16{51821, 51999} {
+		b.setup(wire.PublishPort{Proto: wire.UDP, HostPort: port, IP: to, TargetPort: 53})
+	}
+	b.setup(wire.PublishPort{Proto: wire.TCP, HostPort: 51822, IP: to, TargetPort: 53})
+	_, err := b.call(wire.SetupGlobalOverlay{Deployment: "t", InstanceID: "1", ClusterCIDR: "10.200.0.0/16,fd00:200::/48", SliceCIDR: "10.200.1.0/24,fd00:200:0:1::/64", WGPort: 51999})
+	require.ErrorIs(t, err, wire.Conflict)
+	require.Equal(t, "wg_port", fieldOf(err))
+	require.EqualValues(t, 51822, b.setup(wire.SetupServiceOverlay{Service: "db", Mode: wire.ModeDedicated}).(wire.ServiceOverlay).WGPort)
+}

@@ -115,3 +115,13 @@ func (p *ports) overlaps(at hostPort, to netip.AddrPort) (hostPort, bool) {
 	}
 	return hostPort{}, false
 }
+
+// led finds a publication that takes what is sent to a port of the host.
+func (p *ports) led(proto wire.Proto, port uint16) (hostPort, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if those := p.byPort[hostPort{proto: proto, port: port}]; len(those) > 0 {
+		return those[0], true
+	}
+	return hostPort{}, false
+}

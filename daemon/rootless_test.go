@@ -161,3 +161,34 @@ func TestAConfigThatMakesNoSenseIsRefused(t *testing.T) {
 	require.NotEmpty(t, c.Version)
 	require.NotNil(t, c.Logger)
 }
+
+func TestADaemonWhoseLeasesAreLostStartsWithWhatItHad(t *testing.T) {
+	dir, ctx := shortDir(t), t.Context()
+	d := startRootless(t, dir)
+	_, err := d.setupService(ctx, wire.SetupServiceOverlay{Service: "web", Mode: wire.ModeShared, Subnet: "10.200.0.0/28"})
+	require.NoError(t, err)
+	_, err = d.setupGlobal(ctx, wire.SetupGlobalOverlay{ClusterCIDR: "10.200.0.0/16", WGPort: freePort(t)})
+	require.NoError(t, err)
+	was := d.status()
+	require.Equal(t, "10.200.0.16", was.NodeIP.String())
+	require.NoError(t, d.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, leaseFile), []byte("no leases at all"), 0o600))
+
+	d = startRootless(t, dir)
+	is := d.status()
+	require.Equal(t, was.Addresses, is.Addresses)
+	require.Equal(t, was.Leases, is.Leases)
+}
+
+func TestAPeerThatCalledIsShownWithTheEndpointItIsGiven(t *testing.T) {
+	d := startRootless(t, shortDir(t))
+	_, err := d.setupGlobal(t.Context(), wire.SetupGlobalOverlay{ClusterCIDR: "10.200.0.0/16", WGPort: freePort(t)})
+	require.NoError(t, err)
+	spec := wire.PeerSpec{PublicKey: aKey, AllowedIPs: "10.200.9.0/24"}
+	require.NoError(t, d.addPeer(t.Context(), wire.AddPeer{PeerSpec: spec}))
+	v := d.global.load().device
+	v.now.Load().called.Store(v.clients()[0], true) // as after a restart
+	spec.Endpoint = "127.0.0.1:9"
+	require.NoError(t, d.addPeer(t.Context(), wire.AddPeer{PeerSpec: spec}))
+	require.Equal(t, spec.Endpoint, d.status().Peers[0].Endpoint)
+}

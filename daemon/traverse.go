@@ -69,7 +69,10 @@ func (d *Daemon) resolveAgain(ctx context.Context) {
 		}
 	}
 	wg.Wait()
-	if len(failures) == 0 {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return // who asked is gone, which says nothing of the names
+	case len(failures) == 0:
 		d.recovered(partEndpoints)
 		return
 	}

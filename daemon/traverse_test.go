@@ -107,7 +107,7 @@ func TestATickIsBoundedAndHoldsNobodyUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ticked := make(chan error, 2)
 	for range 2 { // of which one waits for the other
-		go func() { ticked <- d.natTick(ctx) }()
+		go func() { ticked <- d.natTick(late{ctx}) }()
 	}
 	require.Eventually(t, func() bool {
 		book.mu.Lock()
@@ -134,6 +134,29 @@ func TestATickIsBoundedAndHoldsNobodyUp(t *testing.T) {
 	}
 	require.NoError(t, d.natTick(context.Background()))
 	require.Empty(t, d.degraded())
+
+	// That a client is gone says nothing of its peers.
+	for i := range 40 {
+		book.set(fmt.Sprintf("p%d.test", i), "")
+	}
+	d.resolver.mu.Lock()
+	clear(d.resolver.known)
+	d.resolver.mu.Unlock()
+	require.NoError(t, d.natTick(ctx))
+	require.Empty(t, d.degraded())
+}
+
+// A late context's time is up when it is canceled, and so is that of its children,
+// which it keeps from finding the one it is made of.
+type late struct{ context.Context }
+
+func (late) Value(any) any { return nil }
+
+func (c late) Err() error {
+	if c.Context.Err() == nil {
+		return nil
+	}
+	return context.DeadlineExceeded
 }
 
 func TestPeersThatAnswerAreLeftAlone(t *testing.T) {
