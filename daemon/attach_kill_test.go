@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -217,6 +218,8 @@ func TestKilledWhileRepairingItIsRepaired(t *testing.T) {
 	dead.end(t)
 	out, err := broken.ns.Command("ip", "link", "del", "eth0").CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	// The kernel takes its time to remove what a namespace had.
+	require.Eventually(t, func() bool { return len(b.cableNames()) == 5 }, 10*time.Second, 10*time.Millisecond)
 
 	for _, point := range []string{"repair.strike:before", "repair.strike:after"} {
 		b.kill(point, "status")
