@@ -101,7 +101,8 @@ func sample(tb testing.TB) State {
 	prefixes := []netip.Prefix{prefix("10.200.1.1/16"), prefix("fd00:200::1/48")}
 	return State{
 		Node: Node{
-			ID: 1<<64 - 1, ClusterKey: key.Public().String(), DNSServer: "10.200.0.1", DNSDomain: "overlay.internal",
+			Installation: "494bffe3",
+			ID:           1<<64 - 1, ClusterKey: key.Public().String(), DNSServer: "10.200.0.1", DNSDomain: "overlay.internal",
 			Global: &Global{
 				Deployment: "prod", InstanceID: "i-1", Cluster: prefixes, Slice: prefixes, Port: 51420, NAT: true,
 				Addrs: prefixes, Interface: "ovl-prod-i-1-g",
