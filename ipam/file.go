@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -120,7 +119,7 @@ func openFile(path string, a *Authority) (_ *file, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}
-	if err := makeDir(filepath.Dir(path)); err != nil {
+	if err := boltfile.MakeDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	lock, err := hold(path)
@@ -149,25 +148,6 @@ func openFile(path string, a *Authority) (_ *file, err error) {
 	}
 	f.db, err = openBolt(path)
 	return f, err
-}
-
-// makeDir makes a folder, and those it is in, and puts their names on the disk.
-func makeDir(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
-	case err == nil && !info.IsDir():
-		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-	case err == nil || !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	parent := filepath.Dir(dir)
-	if err := makeDir(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
 }
 
 // openError is err in the words of this package, if it is not yet.
@@ -234,7 +214,7 @@ func create(path string) (err error) {
 	if err := os.Rename(unfinished, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return boltfile.SyncDir(filepath.Dir(path))
 }
 
 // setAside moves a damaged file out of the way. Other errors it returns as they
@@ -255,7 +235,7 @@ func setAside(path string, err error) error {
 	if e := os.Rename(path, aside); e != nil {
 		return fmt.Errorf("it is damaged (%w) and cannot be set aside: %w", err, e)
 	}
-	if e := syncDir(filepath.Dir(path)); e != nil {
+	if e := boltfile.SyncDir(filepath.Dir(path)); e != nil {
 		return fmt.Errorf("it is damaged (%w) and was set aside as %s, but: %w", err, aside, e)
 	}
 	return &DamagedError{Path: path, Aside: aside, Err: err}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // A HeldError says that a file is open already, and by whom.
@@ -26,9 +28,6 @@ func (e *HeldError) Error() string {
 		e.Path, e.Program, e.PID, e.Since.Format(time.RFC3339))
 }
 
-// errHeld is what lockFile returns for a file somebody else has locked.
-var errHeld = errors.New("locked")
-
 // hold locks the file beside path for this process and writes into it who we are,
 // for the next one to read. The lock ends when the returned file is closed.
 func hold(path string) (*os.File, error) {
@@ -36,9 +35,9 @@ func hold(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
+	if err := boltfile.Lock(f); err != nil {
 		defer f.Close()
-		if !errors.Is(err, errHeld) {
+		if !errors.Is(err, boltfile.ErrLocked) {
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		held := &HeldError{}

@@ -6,4 +6,7 @@
 // later transaction that is whole counts and leads to the root of a tree of
 // branch and leaf pages, in which values may be trees again. Numbers have the
 // machine's own byte order.
+//
+// Besides it has what else a file needs that one process is to have to itself and
+// that must outlive a loss of power: Lock, MakeDir and SyncDir.
 package boltfile

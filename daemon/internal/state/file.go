@@ -183,7 +183,7 @@ func create(path string) (err error) {
 	if err := os.Rename(unfinished, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return boltfile.SyncDir(filepath.Dir(path))
 }
 
 // setAside moves a damaged file out of the way. Other errors it returns as they
@@ -203,7 +203,7 @@ func setAside(path string, err error) error {
 	if e := os.Rename(path, aside); e != nil {
 		return fmt.Errorf("%s is damaged (%w) and cannot be set aside: %w", fileState, err, e)
 	}
-	if e := syncDir(filepath.Dir(path)); e != nil {
+	if e := boltfile.SyncDir(filepath.Dir(path)); e != nil {
 		return fmt.Errorf("%s is damaged (%w) and was set aside as %s, but: %w", fileState, err, aside, e)
 	}
 	return &DamagedError{Path: path, Aside: aside, Err: err}

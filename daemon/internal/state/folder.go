@@ -8,28 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
-)
 
-// makeDir makes a folder, and those it is in, and puts their names on the disk.
-func makeDir(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
-	case err == nil && !info.IsDir():
-		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-	case err == nil || !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	parent := filepath.Dir(dir)
-	if err := makeDir(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
-}
+	"github.com/overlayd/overlayd/internal/boltfile"
+)
 
 // checkDir refuses a folder in which others can put files of theirs in the place
 // of ours.
@@ -44,9 +26,6 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// errHeld is what lockFile returns for a file somebody else has locked.
-var errHeld = errors.New("locked")
-
 // hold locks a folder for this process and says in the lock file who we are, for
 // the next one to read. The lock ends when the returned file is closed.
 func hold(dir string) (*os.File, error) {
@@ -54,9 +33,9 @@ func hold(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
+	if err := boltfile.Lock(f); err != nil {
 		defer f.Close()
-		if !errors.Is(err, errHeld) {
+		if !errors.Is(err, boltfile.ErrLocked) {
 			return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
 		}
 		held := &HeldError{}

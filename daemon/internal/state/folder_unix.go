@@ -3,35 +3,11 @@
 package state
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 )
-
-// lockFile takes the lock of an open file, or returns errHeld.
-func lockFile(f *os.File) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			return errHeld
-		}
-		return err
-	}
-}
-
-// syncDir puts the names in a folder on the disk.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // unguarded says what to do about a folder that others can write to; "": nothing. The
 // group of this process is not others: with umask 002, as some systems have it,

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/overlayd/overlayd/internal/boltfile"
 	"github.com/overlayd/overlayd/overlay"
 )
 
@@ -115,5 +116,5 @@ func makeKey(path string) (key overlay.PrivateKey, err error) {
 		os.Remove(unfinished)
 		return key, err
 	}
-	return key, syncDir(filepath.Dir(path))
+	return key, boltfile.SyncDir(filepath.Dir(path))
 }

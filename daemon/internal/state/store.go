@@ -10,6 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/overlayd/overlayd/internal/boltfile"
 	"github.com/overlayd/overlayd/overlay"
 )
 
@@ -54,7 +55,7 @@ func Open(dir string) (_ *Store, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, folderError(dir, err)
 	}
-	if err := makeDir(dir); err != nil {
+	if err := boltfile.MakeDir(dir); err != nil {
 		return nil, folderError(dir, err)
 	}
 	if err := checkDir(dir); err != nil {

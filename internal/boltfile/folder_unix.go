@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package ipam
+package boltfile
 
 import (
 	"errors"
@@ -8,22 +8,22 @@ import (
 	"syscall"
 )
 
-// lockFile takes the lock of an open file, or returns errHeld.
-func lockFile(f *os.File) error {
+// Lock takes the lock of an open file, or returns ErrLocked.
+func Lock(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EWOULDBLOCK):
-			return errHeld
+			return ErrLocked
 		}
 		return err
 	}
 }
 
-// syncDir puts the names in a folder on the disk.
-func syncDir(path string) error {
+// SyncDir puts the names in a folder on the disk.
+func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package ipam
+package boltfile
 
 import (
 	"errors"
@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockFile takes the lock of an open file, or returns errHeld. What is locked is a
+// Lock takes the lock of an open file, or returns ErrLocked. What is locked is a
 // byte far behind the content, which others may go on reading.
-func lockFile(f *os.File) error {
+func Lock(f *os.File) error {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, &windows.Overlapped{OffsetHigh: 1})
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) || errors.Is(err, windows.ERROR_IO_PENDING) {
-		return errHeld
+		return ErrLocked
 	}
 	return err
 }
 
-// syncDir does nothing: NTFS journals names itself.
-func syncDir(string) error { return nil }
+// SyncDir does nothing: NTFS journals names itself.
+func SyncDir(string) error { return nil }
