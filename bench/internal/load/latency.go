@@ -13,7 +13,7 @@ import (
 const maxLatencies = 1 << 18
 
 // RoundTrips sends one byte and waits for it to come back, over and over for a
-// time d.
+// time d, at least once.
 func RoundTrips(ctx context.Context, dial Dial, d time.Duration) (Latencies, error) {
 	c, err := begin(ctx, dial, d, cmdEcho)
 	if err != nil {
@@ -33,7 +33,7 @@ func RoundTrips(ctx context.Context, dial Dial, d time.Duration) (Latencies, err
 		return nil, err
 	}
 	l := make(Latencies, 0, 1<<14)
-	for start := time.Now(); time.Since(start) < d && len(l) < maxLatencies; {
+	for start := time.Now(); len(l) == 0 || time.Since(start) < d && len(l) < maxLatencies; {
 		took, err := trip()
 		if err != nil {
 			return nil, err
@@ -44,7 +44,8 @@ func RoundTrips(ctx context.Context, dial Dial, d time.Duration) (Latencies, err
 }
 
 // Connects makes a connection, a request of one byte, reads the answer up to the
-// end and closes, over and over for a time d and by so many at once.
+// end and closes, over and over for a time d and by so many at once, each at least
+// once.
 func Connects(ctx context.Context, dial Dial, atOnce int, d time.Duration) (Latencies, error) {
 	var (
 		running sync.WaitGroup
@@ -57,7 +58,7 @@ func Connects(ctx context.Context, dial Dial, atOnce int, d time.Duration) (Late
 		running.Go(func() {
 			var l Latencies
 			var err error
-			for err == nil && time.Since(start) < d && len(l) < maxLatencies {
+			for err == nil && (len(l) == 0 || time.Since(start) < d && len(l) < maxLatencies) {
 				var took time.Duration
 				if took, err = timed(ctx, dial); err == nil {
 					l = append(l, took)
