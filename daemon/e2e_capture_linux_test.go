@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/overlayd/overlayd/internal/testnet"
 	"github.com/stretchr/testify/require"
@@ -22,7 +23,8 @@ func capture(t *testing.T, ns *testnet.Namespace) func() [][]byte {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, everything)
 	})
 	require.NoError(t, err)
-	file := os.NewFile(uintptr(fd), "capture") // so that Close ends Read
+	file := os.NewFile(uintptr(fd), "capture") // so that a deadline ends Read
+	t.Cleanup(func() { file.Close() })
 	var packets [][]byte
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -35,9 +37,16 @@ func capture(t *testing.T, ns *testnet.Namespace) func() [][]byte {
 		}
 	})
 	return func() [][]byte {
-		file.Close()
+		require.NoError(t, file.SetReadDeadline(time.Now()))
 		done.Wait()
-		return packets
+		for buf := make([]byte, 1<<16); ; { // what is there, and was not read yet
+			n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+			if err != nil {
+				require.ErrorIs(t, err, unix.EAGAIN)
+				return packets
+			}
+			packets = append(packets, append([]byte(nil), buf[:n]...))
+		}
 	}
 }
 
