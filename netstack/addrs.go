@@ -52,6 +52,11 @@ func (s *Stack) SetAddrs(addrs []netip.Prefix) error {
 			return fmt.Errorf("netstack: adding address %s: %s", p.Addr(), err)
 		}
 	}
+	own := make(ownAddrs, len(addrs))
+	for _, p := range addrs {
+		own[p.Addr()] = struct{}{}
+	}
+	s.own.Store(&own)
 	for _, p := range have {
 		if !hasAddr(addrs, p.Addr()) {
 			s.resetConnsOf(p.Addr())

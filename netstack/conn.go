@@ -28,7 +28,6 @@ type side struct {
 }
 
 func (d *side) init(queue *waiter.Queue, events waiter.EventMask) {
-	d.deadline.init()
 	d.entry, d.ready = waiter.NewChannelEntry(events | waiter.EventErr | waiter.EventHUp)
 	queue.EventRegister(&d.entry)
 }
@@ -78,7 +77,7 @@ func newTCPConn(s *Stack, ep tcpip.Endpoint, queue *waiter.Queue) (*tcpConn, tcp
 	c := &tcpConn{s: s, ep: ep, queue: queue, local: tcpAddr(local), remote: tcpAddr(remote)}
 	c.in.init(queue, waiter.ReadableEvents)
 	c.out.init(queue, waiter.WritableEvents)
-	c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+	c.keepAlive()
 	c.buffer.gauge.rtt = s.reach.extend(ep)
 	s.track(c)
 	return c, nil
@@ -173,15 +172,18 @@ func (c *tcpConn) wake() {
 func (c *tcpConn) abort() { c.end(c.ep.Abort) }
 
 func (c *tcpConn) end(endpoint func()) error {
-	err := c.opError("close", net.ErrClosed)
+	ended := false
 	c.closing.Do(func() {
 		c.in.close(c.queue)
 		c.out.close(c.queue)
 		endpoint()
 		c.s.forget(c)
-		err = nil
+		ended = true
 	})
-	return err
+	if !ended {
+		return c.opError("close", net.ErrClosed)
+	}
+	return nil
 }
 
 // CloseRead shuts down the reading side.
@@ -276,6 +278,21 @@ func (c *tcpConn) SetKeepAlive(enable bool) error {
 // often.
 func (c *tcpConn) SetKeepAlivePeriod(d time.Duration) error {
 	return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: c.ep.SocketOptions().GetKeepAlive(), Idle: d, Interval: d, Count: -1})
+}
+
+// What every connection begins with, of which gVisor has the count already. They are
+// read only, and variables so that no connection needs its own.
+var (
+	startIdle     = tcpip.KeepaliveIdleOption(keepAliveIdle)
+	startInterval = tcpip.KeepaliveIntervalOption(keepAliveInterval)
+)
+
+// keepAlive turns keepalives on as package net does. It fails only for an endpoint
+// that has ended.
+func (c *tcpConn) keepAlive() {
+	c.ep.SetSockOpt(&startIdle)
+	c.ep.SetSockOpt(&startInterval)
+	c.ep.SocketOptions().SetKeepAlive(true)
 }
 
 // SetKeepAliveConfig is that of a *net.TCPConn: fields of 0 mean 15 s, 15 s and

@@ -16,7 +16,7 @@ type deadline struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	moves int           // counts the calls of set
-	done  chan struct{} // closed when state is not running
+	done  chan struct{} // closed when state is not running; made when somebody waits
 }
 
 const (
@@ -24,8 +24,6 @@ const (
 	expired
 	closed
 )
-
-func (d *deadline) init() { d.done = make(chan struct{}) }
 
 // err is why nothing may be done any more, or nil.
 func (d *deadline) err() error {
@@ -42,6 +40,12 @@ func (d *deadline) err() error {
 func (d *deadline) wait() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.done == nil {
+		d.done = make(chan struct{})
+		if d.state.Load() != running {
+			close(d.done)
+		}
+	}
 	return d.done
 }
 
@@ -58,7 +62,7 @@ func (d *deadline) set(t time.Time) error {
 	case closed:
 		return net.ErrClosed
 	case expired:
-		d.done = make(chan struct{})
+		d.done = nil
 		d.state.Store(running)
 	}
 	if t.IsZero() {
@@ -80,10 +84,12 @@ func (d *deadline) set(t time.Time) error {
 	return nil
 }
 
-// end closes done; the caller holds mu, and state is running.
+// end wakes who waits; the caller holds mu, and state is running.
 func (d *deadline) end(state int32) {
 	d.state.Store(state)
-	close(d.done)
+	if d.done != nil {
+		close(d.done)
+	}
 }
 
 // close ends everything for good.

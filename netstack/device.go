@@ -73,16 +73,17 @@ func (d *device) ReadBatch(b *packet.Batch) error {
 		room := d.room(t.size)
 		data := rest[:t.size:room]
 		rest = rest[room:]
-		b.Append(data, copyOut(data, t.pkt))
+		b.Append(data, copyOut(data, t))
 		t.pkt.DecRef()
 		*t = queued{}
 	}
 	return nil
 }
 
-// copyOut copies pkt to data, completes the checksum of an ordinary packet that
+// copyOut copies a packet to data, completes the checksum of an ordinary one that
 // has none yet, and returns the segment size of a superpacket.
-func copyOut(data []byte, pkt *stack.PacketBuffer) (seg uint16) {
+func copyOut(data []byte, t *queued) (seg uint16) {
+	pkt := t.pkt
 	views, skip := pkt.AsViewList()
 	at := 0
 	for v := views.Front(); v != nil; v = v.Next() {
@@ -100,6 +101,9 @@ func copyOut(data []byte, pkt *stack.PacketBuffer) (seg uint16) {
 	}
 	transport := len(pkt.NetworkHeader().Slice())
 	segment := header.TCP(data[transport:])
+	if t.fin {
+		segment.SetFlags(uint8(segment.Flags() | header.TCPFlagFin))
+	}
 	if len(segment)-int(segment.DataOffset()) > int(gso.MSS) {
 		return gso.MSS
 	}

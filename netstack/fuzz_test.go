@@ -52,5 +52,5 @@ func FuzzWriteBatch(f *testing.F) {
 func waiting(q *queue) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.count > 0
+	return q.count+q.acks.count > 0
 }

@@ -39,10 +39,20 @@ func (s *Stack) deliverDatagrams(p *packet.Packet) {
 // question whether checksums are verified: those of a superpacket were when it was
 // merged.
 func (s *Stack) handle(p *packet.Packet, verified bool) {
+	if s.deliverSegment(p, verified) {
+		return
+	}
 	in := s.in4
 	if p.Version() == 6 {
 		in = s.in6
 	}
+	pkt := newPacketBuffer(p, verified)
+	in.HandlePacket(pkt)
+	pkt.DecRef()
+}
+
+// newPacketBuffer copies p.
+func newPacketBuffer(p *packet.Packet, verified bool) *stack.PacketBuffer {
 	// The headers lie apart from the payload, because gVisor copies the memory a
 	// header lies in, all of it, whenever the packet has a clone.
 	headers := headerSize(p)
@@ -52,8 +62,7 @@ func (s *Stack) handle(p *packet.Packet, verified bool) {
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	pkt.RXChecksumValidated = verified
-	in.HandlePacket(pkt)
-	pkt.DecRef()
+	return pkt
 }
 
 // headerSize is how many bytes at the beginning of p are headers, or all of p if

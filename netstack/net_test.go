@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
 func addrPort(p netip.Prefix, port string) string {
@@ -316,6 +317,15 @@ func TestSocketOptionsAreThoseOfATCPConn(t *testing.T) {
 	defer server.Close()
 	c := client.(*tcpConn)
 	require.True(t, c.ep.SocketOptions().GetKeepAlive())
+	var idle tcpip.KeepaliveIdleOption
+	require.Nil(t, c.ep.GetSockOpt(&idle))
+	require.EqualValues(t, keepAliveIdle, idle)
+	var interval tcpip.KeepaliveIntervalOption
+	require.Nil(t, c.ep.GetSockOpt(&interval))
+	require.EqualValues(t, keepAliveInterval, interval)
+	count, terr := c.ep.GetSockOptInt(tcpip.KeepaliveCountOption)
+	require.Nil(t, terr)
+	require.Equal(t, keepAliveCount, count)
 	require.False(t, c.ep.SocketOptions().GetDelayOption())
 	require.NoError(t, c.SetNoDelay(false))
 	require.True(t, c.ep.SocketOptions().GetDelayOption())

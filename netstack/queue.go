@@ -28,6 +28,7 @@ type queue struct {
 	count  int
 	bytes  int
 	closed bool
+	acks   waitingAcks // taken from the ring, and not sent yet
 
 	// wake has a token when the queue stopped being empty, or was closed. It is
 	// never closed itself: a sender may be about to post.
@@ -39,6 +40,7 @@ type queue struct {
 type queued struct {
 	pkt  *stack.PacketBuffer
 	size int
+	fin  bool // it ends the connection, although gVisor said so in a segment of its own
 }
 
 // push appends pkt, of which it takes a reference, and reports whether there was
@@ -51,7 +53,7 @@ func (q *queue) push(pkt *stack.PacketBuffer) bool {
 		q.dropped.Add(1)
 		return false
 	}
-	q.ring[(q.head+q.count)%queuePackets] = queued{pkt.IncRef(), size}
+	q.ring[(q.head+q.count)%queuePackets] = queued{pkt: pkt.IncRef(), size: size}
 	q.count++
 	q.bytes += size
 	first := q.count == 1
@@ -69,11 +71,11 @@ func (q *queue) post() {
 	}
 }
 
-// pop moves packets, oldest first, to into for as long as fits says yes to their
-// sizes. It waits until there is at least one, and reports false when the queue
-// is closed.
+// pop moves packets to into for as long as fits says yes to their sizes, oldest
+// first but for acknowledgements, which may wait (see waitingAcks). It waits until
+// there is at least one, and reports false when the queue is closed.
 func (q *queue) pop(into []queued, fits func(size int) bool) (int, bool) {
-	yielded := false
+	turned := false
 	for {
 		q.mu.Lock()
 		if q.closed {
@@ -81,32 +83,66 @@ func (q *queue) pop(into []queued, fits func(size int) bool) (int, bool) {
 			q.post() // for the next to come
 			return 0, false
 		}
-		if q.count == 1 && !yielded && pureAck(&q.ring[q.head]) != nil {
-			yielded = true // to the program that may be about to answer
-			q.mu.Unlock()
-			runtime.Gosched()
+		n := q.takeLocked(into, fits, turned)
+		waiting := q.acks.count
+		q.mu.Unlock()
+		switch {
+		case n > 0:
+			return n, true
+		case waiting > 0:
+			turned = true
+			runtime.Gosched() // to the programs that may be about to answer
+		default:
+			<-q.wake
+		}
+	}
+}
+
+// takeLocked is pop without waiting. Acknowledgements that waited before go in this
+// round, or give way in it; what comes with them may wait, unless a turn of the
+// scheduler has passed.
+func (q *queue) takeLocked(into []queued, fits func(size int) bool, turned bool) int {
+	due, room := q.acks.count, 0
+	for room < due && fits(q.acks.list[room].size) {
+		room++ // however much else there is
+	}
+	n := 0
+fill:
+	for q.count > 0 && n+room < len(into) {
+		t := q.ring[q.head]
+		switch {
+		case !turned && q.acks.hold(t):
+			q.dropHeadLocked()
+			continue
+		case !q.acks.giveWay(&t, &due):
+			due = q.acks.count // one that has to go first
+		case endsWith(into[:n], &t):
+			q.dropHeadLocked()
+			t.pkt.DecRef()
+			continue
+		case fits(t.size):
+			q.dropHeadLocked()
+			into[n] = t
+			n++
 			continue
 		}
-		n := 0
-		for n < len(into) && q.count > 0 && fits(q.ring[q.head].size) {
-			into[n] = q.ring[q.head]
-			q.ring[q.head] = queued{}
-			q.head = (q.head + 1) % queuePackets
-			q.count--
-			q.bytes -= into[n].size
-			if n > 0 && supersedes(&into[n], &into[n-1]) {
-				into[n-1].pkt.DecRef()
-				into[n-1], into[n] = into[n], queued{}
-				continue
-			}
-			n++
-		}
-		q.mu.Unlock()
-		if n > 0 {
-			return n, true
-		}
-		<-q.wake
+		break fill
 	}
+	for due > 0 && n < len(into) && (room > 0 || fits(q.acks.list[0].size)) {
+		into[n] = q.acks.list[0]
+		q.acks.remove(0)
+		n++
+		due--
+		room--
+	}
+	return n
+}
+
+func (q *queue) dropHeadLocked() {
+	q.bytes -= q.ring[q.head].size
+	q.ring[q.head] = queued{}
+	q.head = (q.head + 1) % queuePackets
+	q.count--
 }
 
 // close drops what is queued and ends every pop.
@@ -119,6 +155,10 @@ func (q *queue) close() {
 		q.head = (q.head + 1) % queuePackets
 	}
 	q.bytes = 0
+	for q.acks.count > 0 {
+		q.acks.list[0].pkt.DecRef()
+		q.acks.remove(0)
+	}
 	q.mu.Unlock()
 	q.post()
 }

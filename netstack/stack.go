@@ -62,7 +62,10 @@ type Stack struct {
 	reach  reach
 	in4    stack.NetworkEndpoint // takes inbound packets
 	in6    stack.NetworkEndpoint
+	own    atomic.Pointer[ownAddrs]
 	device device
+
+	segments tcpSegments
 
 	resolver *net.Resolver
 	servers  atomic.Pointer[[]netip.AddrPort]
@@ -117,6 +120,8 @@ func New(config Config) (*Stack, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		HandleLocal:        true, // packets to our own addresses stay inside
 	})
+	s.segments = s.ip.TransportProtocolInstance(tcp.ProtocolNumber).(tcpSegments)
+	s.own.Store(new(ownAddrs))
 	s.orphans.ip = s.ip
 	s.device.init(s)
 	s.resolver = &net.Resolver{PreferGo: true, Dial: s.dialDNS}
