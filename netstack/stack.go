@@ -117,7 +117,7 @@ func New(config Config) (*Stack, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		HandleLocal:        true, // packets to our own addresses stay inside
 	})
-	s.orphans.ip = s.ip
+	s.orphans.ip, s.orphans.most = s.ip, maxOrphans
 	s.device.init(s)
 	s.resolver = &net.Resolver{PreferGo: true, Dial: s.dialDNS}
 	if err := s.setUp(config); err != nil {
