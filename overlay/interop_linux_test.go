@@ -114,7 +114,7 @@ func TestInteropFromTUNToTUN(t *testing.T) {
 					for _, six := range []bool{false, true} {
 						to := hostAddr(way[1], six)
 						for _, size := range []string{"56", "1200", "4000"} { // the last in fragments
-							out, err := spaces[way[0]].Command("ping", "-c", "2", "-i", "0.01", "-W", "10", "-s", size, to.String()).CombinedOutput()
+							out, err := spaces[way[0]].Command("ping", "-c", "2", "-i", "0.01", "-W", "30", "-s", size, to.String()).CombinedOutput()
 							require.NoError(t, err, "%s", out)
 						}
 						transferIn(t, spaces[way[0]], spaces[way[1]], to)
@@ -149,7 +149,7 @@ func transferIn(t *testing.T, from, to *testnet.Namespace, addr netip.Addr) {
 			received <- hash.Sum(nil)
 		}
 	}()
-	from.Do(func() { client, err = net.DialTimeout("tcp", listener.Addr().String(), 10*time.Second) })
+	from.Do(func() { client, err = net.DialTimeout("tcp", listener.Addr().String(), 30*time.Second) })
 	require.NoError(t, err)
 	defer client.Close()
 	client.SetDeadline(time.Now().Add(60 * time.Second))

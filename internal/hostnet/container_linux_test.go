@@ -189,7 +189,7 @@ func openFiles(t testing.TB) int {
 }
 
 // once sends one packet of a family, with no second try, as the first that leaves.
-func once(addr string) []string { return []string{"ping", "-n", "-c", "1", "-W", "5", addr} }
+func once(addr string) []string { return []string{"ping", "-n", "-c", "1", "-W", "20", addr} }
 
 // readIn reads a sysctl of a host.
 func readIn(t testing.TB, h host, name string) (value string) {

@@ -168,7 +168,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 			same(t, before, h.listing(t))
 			require.Equal(t, inside, free.run("ip", "-details", "link", "show", "type", "veth"))
 			// The kernel goes on for a moment after a link is gone, here and before.
-			require.Eventually(t, func() bool { return openFiles(t) <= files }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return openFiles(t) <= files }, 30*time.Second, 10*time.Millisecond)
 			require.Error(t, h.CheckVeth(v))
 		})
 	}
@@ -295,7 +295,7 @@ func TestCablesLeaveNoFilesOpen(t *testing.T) {
 		require.NoError(t, h.DeleteLink(link.Index), "twice")
 	}
 	// The kernel goes on for a moment after a link is gone.
-	require.Eventually(t, func() bool { return openFiles(t) == before }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return openFiles(t) == before }, 30*time.Second, 10*time.Millisecond)
 }
 
 // BenchmarkAddVeth is what a container costs (median of fifty), when it is one of the
