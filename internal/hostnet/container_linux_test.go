@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -186,6 +187,13 @@ func openFiles(t testing.TB) int {
 	files, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	return len(files)
+}
+
+// requireNoMoreFiles waits until no more descriptors are open than before: the
+// kernel and what was before a test go on for a moment after they ended.
+func requireNoMoreFiles(t testing.TB, before int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return openFiles(t) <= before }, 30*time.Second, 10*time.Millisecond)
 }
 
 // once sends one packet of a family, with no second try, as the first that leaves.

@@ -611,7 +611,7 @@ func TestRulesThatCannotBeChangeNothing(t *testing.T) {
 	f := s.firewall
 	f.Inside = []netip.Prefix{{}}
 	require.ErrorIs(t, s.SetFirewall(f), fs.ErrInvalid)
-	require.Equal(t, files, openFiles(t))
+	requireNoMoreFiles(t, files)
 }
 
 func TestRulesForEveryAddressThereIs(t *testing.T) {

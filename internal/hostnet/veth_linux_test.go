@@ -167,8 +167,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 			require.ErrorContains(t, err, c.says)
 			same(t, before, h.listing(t))
 			require.Equal(t, inside, free.run("ip", "-details", "link", "show", "type", "veth"))
-			// The kernel goes on for a moment after a link is gone, here and before.
-			require.Eventually(t, func() bool { return openFiles(t) <= files }, 30*time.Second, 10*time.Millisecond)
+			requireNoMoreFiles(t, files)
 			require.Error(t, h.CheckVeth(v))
 		})
 	}
@@ -294,8 +293,7 @@ func TestCablesLeaveNoFilesOpen(t *testing.T) {
 		require.NoError(t, h.DeleteLink(link.Index))
 		require.NoError(t, h.DeleteLink(link.Index), "twice")
 	}
-	// The kernel goes on for a moment after a link is gone.
-	require.Eventually(t, func() bool { return openFiles(t) == before }, 30*time.Second, 10*time.Millisecond)
+	requireNoMoreFiles(t, before)
 }
 
 // BenchmarkAddVeth is what a container costs (median of fifty), when it is one of the

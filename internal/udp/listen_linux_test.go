@@ -44,7 +44,7 @@ func TestAThousandOpeningsLeakNoDescriptor(t *testing.T) {
 			require.NoError(t, c.Close())
 		}
 	}
-	require.Equal(t, before, descriptors(t))
+	require.LessOrEqual(t, descriptors(t), before)
 }
 
 func TestLanesShareThePortAndEachFlowStaysOnOne(t *testing.T) {
