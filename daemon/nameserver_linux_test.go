@@ -47,6 +47,8 @@ func TestNamesAreServedOnTheHostsAddresses(t *testing.T) {
 	for _, a := range []string{"10.200.0.1/16", "fd00:200::1/48"} {
 		sh(t, "ip", "addr", "add", a, "dev", "lo", "nodad")
 	}
+	// The kernel takes packets to it as its own some time after (addrconf_dad_work).
+	sh(t, "sh", "-c", "until ip -6 route get fd00:200::1 2>&1 | grep -q ^local; do sleep 0.01; done")
 	d := openNamed(t)
 	node4, node6 := netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:200::1")
 	for range 2 {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,17 @@ func newJudgeTUN(t testing.TB, ns *testnet.Namespace, mtu int, addrs ...string) 
 		out, err := ns.Command("ip", args...).CombinedOutput()
 		require.NoError(t, err, "ip %v: %s", args, out)
 	}
+	// The kernel takes packets to an IPv6 address as its own some time after it was
+	// given (addrconf_dad_work), and until then drops them.
+	require.Eventually(t, func() bool {
+		out, _ := ns.Command("ip", "-6", "route", "show", "table", "local", "dev", "wg0").Output()
+		for _, a := range addrs {
+			if p := netip.MustParsePrefix(a).Addr(); p.Is6() && !strings.Contains(string(out), p.String()+" ") {
+				return false
+			}
+		}
+		return true
+	}, 30*time.Second, 10*time.Millisecond)
 	return j
 }
 

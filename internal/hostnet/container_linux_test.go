@@ -196,6 +196,12 @@ func requireNoMoreFiles(t testing.TB, before int) {
 	require.Eventually(t, func() bool { return openFiles(t) <= before }, 30*time.Second, 10*time.Millisecond)
 }
 
+// untilLocal waits, as a line of a shell's, until the kernel takes packets to an IPv6
+// address as its own, which it sees to in the background (addrconf_dad_work).
+func untilLocal(addr string) string {
+	return "until ip -6 route get " + addr + " 2>&1 | grep -q ^local; do sleep 0.01; done"
+}
+
 // once sends one packet of a family, with no second try, as the first that leaves.
 func once(addr string) []string { return []string{"ping", "-n", "-c", "1", "-W", "20", addr} }
 

@@ -235,7 +235,7 @@ func TestClusterAddressesNeverLeaveInTheClear(t *testing.T) {
 	t.Parallel() // it waits for the kernel's timers
 	s := newSite(t)
 	// Somebody outside would like to be the other node.
-	run(t, s.outside, "sh", "-ec", "ip addr add 10.200.9.9/32 dev eth0; ip -6 addr add fd00:200:0:9::9/128 dev eth0 nodad; ip route add 10.200.0.0/16 via 192.0.2.1; ip -6 route add fd00:200::/48 via 2001:db8::1")
+	run(t, s.outside, "sh", "-ec", "ip addr add 10.200.9.9/32 dev eth0; ip -6 addr add fd00:200:0:9::9/128 dev eth0 nodad; ip route add 10.200.0.0/16 via 192.0.2.1; ip -6 route add fd00:200::/48 via 2001:db8::1; "+untilLocal("fd00:200:0:9::9"))
 	addrs := []string{"10.200.9.9:80", "[fd00:200:0:9::9]:80"}
 	for _, network := range []string{"tcp", "udp"} {
 		for _, addr := range addrs {

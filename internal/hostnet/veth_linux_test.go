@@ -53,7 +53,7 @@ func TestThirtyContainersReachTheLastOneAsSoonAsItIsThere(t *testing.T) {
 func TestARoutedCableReachesTheCluster(t *testing.T) {
 	h := newHost(t)
 	// The node's address is on another link, as the WireGuard device's is.
-	run(t, h.Namespace, "sh", "-ec", "ip link add node type bridge; ip link set node up; ip addr add 10.200.7.1/16 dev node; ip -6 addr add fd00:200:0:7::1/48 dev node nodad")
+	run(t, h.Namespace, "sh", "-ec", "ip link add node type bridge; ip link set node up; ip addr add 10.200.7.1/16 dev node; ip -6 addr add fd00:200:0:7::1/48 dev node nodad; "+untilLocal("fd00:200:0:7::1"))
 	run(t, h.Namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.arp_ignore=2")
 	bridge := newBridge(t, h)
 	a, b := startContainer(t), startContainer(t)
