@@ -158,7 +158,7 @@ func (x *box) request() wire.AttachContainer {
 
 func (x *box) pings(t *testing.T, to netip.Addr) {
 	t.Helper()
-	out, err := x.ns.Command("ping", "-n", "-c", "1", "-W", "5", to.String()).CombinedOutput()
+	out, err := x.ns.Command("ping", "-n", "-c", "1", "-W", "20", to.String()).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 
@@ -176,8 +176,7 @@ func links(t *testing.T, ns *testnet.Namespace) (names []string) {
 // ipJSON is what ip(8) says, which knows independently of us.
 func ipJSON(t *testing.T, ns *testnet.Namespace, args ...string) (list []map[string]any) {
 	t.Helper()
-	out, err := ns.Command("ip", append([]string{"-json"}, args...)...).CombinedOutput()
-	require.NoError(t, err, "ip %v: %s", args, out)
+	out := ns.Output(t, "ip", append([]string{"-json"}, args...)...)
 	if len(out) > 0 {
 		require.NoError(t, json.Unmarshal(out, &list), "%s", out)
 	}
@@ -224,7 +223,7 @@ func (b *attachBed) isEmpty() {
 	list, err := b.d.listAttachments(wire.ListAttachments{})
 	require.NoError(b.t, err)
 	require.Empty(b.t, list.Attachments)
-	require.Eventually(b.t, func() bool { return len(b.d.attachments.all()) == 0 }, 10*time.Second, time.Millisecond, "the keeper may have one, to look at it")
+	require.Eventually(b.t, func() bool { return len(b.d.attachments.all()) == 0 }, 30*time.Second, time.Millisecond, "the keeper may have one, to look at it")
 	require.Empty(b.t, b.d.attachments.links)
 	require.Empty(b.t, b.d.attachments.keys)
 }

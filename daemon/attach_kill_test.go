@@ -219,7 +219,7 @@ func TestKilledWhileRepairingItIsRepaired(t *testing.T) {
 	out, err := broken.ns.Command("ip", "link", "del", "eth0").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	// The kernel takes its time to remove what a namespace had.
-	require.Eventually(t, func() bool { return len(b.cableNames()) == 5 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(b.cableNames()) == 5 }, 30*time.Second, 10*time.Millisecond)
 
 	for _, point := range []string{"repair.strike:before", "repair.strike:after"} {
 		b.kill(point, "status")

@@ -96,7 +96,7 @@ func TestE2EGuestsReachContainersAndEachOther(t *testing.T) {
 	require.NotEqual(t, configs[0].OverlayIP, configs[1].OverlayIP)
 	h.verify(p.containers[0]["web"]...)
 
-	ctx, cancel := context.WithTimeout(h.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(h.ctx, time.Minute)
 	defer cancel()
 	guests[1].echo(t)
 	for _, to := range []struct {
@@ -153,7 +153,7 @@ func shortly(t *testing.T) context.Context {
 }
 
 func echoes(conn net.Conn) error {
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := io.WriteString(conn, "hello"); err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func (h *host) tryStart() error {
 		close(ended)
 	}(h.ended)
 
-	told.SetReadDeadline(time.Now().Add(20 * time.Second))
+	told.SetReadDeadline(time.Now().Add(time.Minute))
 	said, err := io.ReadAll(told)
 	require.NoError(h.t, err, "the daemon does not start")
 	if string(said) != "ready\n" {
@@ -261,9 +261,7 @@ func (h *host) showLog() {
 // run runs a program on the host and returns what it prints.
 func (h *host) run(name string, args ...string) string {
 	h.t.Helper()
-	out, err := h.ns.Command(name, args...).CombinedOutput()
-	require.NoError(h.t, err, "%s %s: %s", name, strings.Join(args, " "), out)
-	return string(out)
+	return string(h.ns.Output(h.t, name, args...))
 }
 
 // usage is what the daemon's process uses of the host.

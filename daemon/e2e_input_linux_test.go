@@ -106,7 +106,7 @@ func TestE2EBadInputIsRefusedByNameAndChangesNothing(t *testing.T) {
 		its, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", neighbour.Process.Pid))
 		daemons, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.process.Process.Pid))
 		return its == daemons && its != ""
-	}, 5*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	subnet := h.service("db").Subnets[0].String()
 
 	pids := []string{"0", "1", fmt.Sprint(h.process.Process.Pid), fmt.Sprint(neighbour.Process.Pid), fmt.Sprint(dead.pid), "4294967295", "4294967296"}

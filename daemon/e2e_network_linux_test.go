@@ -86,7 +86,7 @@ func (c *container) echo() {
 func (c *container) dial(network string, to netip.AddrPort) (net.Conn, error) {
 	var conn net.Conn
 	var err error
-	c.in(func() { conn, err = (&net.Dialer{Timeout: 5 * time.Second}).Dial(network, to.String()) })
+	c.in(func() { conn, err = (&net.Dialer{Timeout: 20 * time.Second}).Dial(network, to.String()) })
 	return conn, err
 }
 
@@ -101,9 +101,13 @@ func (c *container) say(network string, to netip.AddrPort) error {
 	defer conn.Close()
 	line := []byte(fmt.Sprintf("%s says hello to %s over %s", c.name, to, network))
 	back := make([]byte, len(line))
+	patience := 5 * time.Second
+	if network == "tcp" {
+		patience = 20 * time.Second
+	}
 	for try := 0; ; try++ {
 		if _, err = conn.Write(line); err == nil {
-			conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(patience))
 			_, err = io.ReadFull(conn, back)
 		}
 		if err == nil && bytes.Equal(line, back) {
@@ -118,7 +122,7 @@ func (c *container) say(network string, to netip.AddrPort) error {
 // ping sends an echo request of ICMP by ping(8), and a second one if need be: the
 // first may be lost while a session is made.
 func (c *container) ping(to netip.Addr, args ...string) error {
-	args = append([]string{"-n", "-q", "-c", "1", "-W", "2"}, append(args, to.String())...)
+	args = append([]string{"-n", "-q", "-c", "1", "-W", "5"}, append(args, to.String())...)
 	_, err := c.run("ping", args...)
 	if err != nil {
 		_, err = c.run("ping", args...)
@@ -133,7 +137,7 @@ func (c *container) lookup(network string, server netip.Addr, name string, kind 
 		return nil, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(3 * time.Second))
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
 	co := &dns.Conn{Conn: conn}
 	if err := co.WriteMsg(new(dns.Msg).SetQuestion(name+".", kind)); err != nil {
 		return nil, err
@@ -158,7 +162,7 @@ func (c *container) lookup(network string, server netip.Addr, name string, kind 
 
 // dig asks a name server as a person would, by dig(1).
 func (c *container) dig(args ...string) (string, error) {
-	out, err := c.run("dig", append([]string{"+short", "+time=2", "+tries=2"}, args...)...)
+	out, err := c.run("dig", append([]string{"+short", "+time=10", "+tries=2"}, args...)...)
 	return strings.TrimSpace(out), err
 }
 
@@ -211,7 +215,7 @@ func (c *container) stream(to netip.AddrPort) *stream {
 		defer conn.Close()
 		last := time.Now()
 		for line, back := []byte("still here"), make([]byte, 10); ctx.Err() == nil; {
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			if _, err := conn.Write(line); err != nil {
 				s.done <- err
 				return
@@ -247,6 +251,6 @@ func (s *stream) count() int64 { return s.said.Load() }
 // await waits until the stream has gone on to a count.
 func (s *stream) await(t *testing.T, count int64) {
 	t.Helper()
-	require.Eventually(t, func() bool { return s.count() >= count }, 15*time.Second, time.Millisecond, "a connection from %s to %s is stuck",
+	require.Eventually(t, func() bool { return s.count() >= count }, time.Minute, time.Millisecond, "a connection from %s to %s is stuck",
 		s.conn.LocalAddr(), s.conn.RemoteAddr())
 }

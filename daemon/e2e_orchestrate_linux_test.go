@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	patience   = flag.Duration("patience", 3*time.Minute, "how long one end-to-end test may take")
+	patience   = flag.Duration("patience", 10*time.Minute, "how long one end-to-end test may take")
 	transferMB = flag.Int("transfer", 64, "`MiB` that are sent between two hosts")
 	rounds     = flag.Int("rounds", 5, "how often a daemon is killed while attaches run")
 	population = flag.Int("containers", 60, "how many containers one host gets")

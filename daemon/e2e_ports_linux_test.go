@@ -17,7 +17,7 @@ import (
 func from(ns *testnet.Namespace, network, to string) error {
 	var conn net.Conn
 	var err error
-	ns.Do(func() { conn, err = (&net.Dialer{Timeout: 3 * time.Second}).Dial(network, to) })
+	ns.Do(func() { conn, err = (&net.Dialer{Timeout: 20 * time.Second}).Dial(network, to) })
 	if err != nil {
 		return err
 	}

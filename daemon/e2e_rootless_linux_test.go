@@ -55,7 +55,7 @@ func TestE2EWithoutPrivilegeGuestsReachEachOtherAcrossNodes(t *testing.T) {
 		}
 	}
 	ends[1].echo(t)
-	ctx, cancel := context.WithTimeout(hosts[0].ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(hosts[0].ctx, time.Minute)
 	defer cancel()
 	s, err := hosts[0].Status(ctx)
 	require.NoError(t, err)

@@ -233,7 +233,7 @@ func storm(t *testing.T, h *host, containers []*container, seed uint64) {
 				if i%2 == 0 {
 					req = r.request()
 				}
-				ctx, cancel := context.WithTimeout(h.ctx, 30*time.Second)
+				ctx, cancel := context.WithTimeout(h.ctx, 2*time.Minute)
 				begin := time.Now()
 				_, err := c.Call(ctx, req)
 				cancel()
@@ -328,7 +328,7 @@ var created = regexp.MustCompile(`(?m)^created by (\S+)`)
 // about to end has ended.
 func requireNoMore(t *testing.T, h *host, before usage) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(h.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(h.ctx, 30*time.Second)
 	defer cancel()
 	for {
 		now := h.usage()

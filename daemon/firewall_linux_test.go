@@ -229,7 +229,7 @@ func TestManyChangesOfRulesAreMadeTogether(t *testing.T) {
 		d.firewall.mu.Lock()
 		defer d.firewall.mu.Unlock()
 		return len(d.firewall.queue) == many
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	d.firewall.apply.Unlock()
 	wg.Wait()
 	require.EqualValues(t, 4, failed.Load())
@@ -249,7 +249,7 @@ func TestManyChangesOfRulesAreMadeTogether(t *testing.T) {
 		d.firewall.mu.Lock()
 		defer d.firewall.mu.Unlock()
 		return len(d.firewall.queue) == many
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	d.firewall.apply.Unlock()
 	wg.Wait()
 	require.EqualValues(t, 1, tables.Load())
@@ -341,7 +341,7 @@ func TestAHostKeepsTheRoutesThatAreAdvertised(t *testing.T) {
 		}
 		advertise(t, "router")
 		return strings.Contains(defaults(), "proto ra")
-	}, 20*time.Second, 100*time.Millisecond)
+	}, 30*time.Second, 100*time.Millisecond)
 	before := sysctls(t)
 
 	d := newRuled(t)

@@ -149,7 +149,7 @@ func TestADeviceThatSomebodyRemovedIsMadeAnew(t *testing.T) {
 	require.Equal(t, before.text(), h.verify(web, db).text())
 	require.Eventually(t, func() bool {
 		return routes == h.run("ip", "route")+h.run("ip", "-6", "route", "show", "table", "main", "proto", "static")
-	}, 10*time.Second, 10*time.Millisecond, "the routes to peers and containers")
+	}, 30*time.Second, 10*time.Millisecond, "the routes to peers and containers")
 	for _, service := range []string{"web", "db"} {
 		for _, six := range []bool{false, true} {
 			there := p.containers[1][service][0]
@@ -181,7 +181,7 @@ func TestABridgeThatSomebodyRemovedIsMadeAnew(t *testing.T) {
 	require.Eventually(t, func() bool {
 		l := h.links()
 		return l[bridge].Index != 0 && len(l[bridge].prefixes()) == 2 && a.say("tcp", netip.AddrPortFrom(family(b.at, false), echoPort)) == nil
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
 	h.verify(a, b)
 	require.Equal(t, guests, proxies())
 	require.NoError(t, detachGuest(h, nil))

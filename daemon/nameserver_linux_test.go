@@ -28,7 +28,7 @@ func sh(t testing.TB, name string, args ...string) string {
 // dig asks a name server, and returns the short form of its answer.
 func dig(t testing.TB, server string, args ...string) string {
 	t.Helper()
-	return sh(t, "dig", append([]string{"+short", "+tries=1", "+time=2", "@" + server}, args...)...)
+	return sh(t, "dig", append([]string{"+short", "+tries=1", "+time=20", "@" + server}, args...)...)
 }
 
 // hosted gives a daemon the host, which is the namespace of this process.
@@ -47,6 +47,8 @@ func TestNamesAreServedOnTheHostsAddresses(t *testing.T) {
 	for _, a := range []string{"10.200.0.1/16", "fd00:200::1/48"} {
 		sh(t, "ip", "addr", "add", a, "dev", "lo", "nodad")
 	}
+	// The kernel takes packets to it as its own some time after (addrconf_dad_work).
+	sh(t, "sh", "-c", "until ip -6 route get fd00:200::1 2>&1 | grep -q ^local; do sleep 0.01; done")
 	d := openNamed(t)
 	node4, node6 := netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:200::1")
 	for range 2 {
@@ -67,8 +69,8 @@ func TestNamesAreServedOnTheHostsAddresses(t *testing.T) {
 		}
 	}
 	// Without resolvers of the host's, nobody is asked for other names.
-	require.Contains(t, sh(t, "dig", "+tries=1", "@10.200.0.1", "example.com"), "status: REFUSED")
-	require.Contains(t, sh(t, "dig", "+tries=1", "@10.200.0.1", "-x", "10.200.77.77"), "status: NXDOMAIN")
+	require.Contains(t, sh(t, "dig", "+tries=1", "+time=20", "@10.200.0.1", "example.com"), "status: REFUSED")
+	require.Contains(t, sh(t, "dig", "+tries=1", "+time=20", "@10.200.0.1", "-x", "10.200.77.77"), "status: NXDOMAIN")
 
 	register(t, d, "web", "10.200.1.2", wire.DNSReplace)
 	require.Equal(t, "10.200.1.2", dig(t, "10.200.0.1", "web.overlay.internal", "A"))
@@ -82,11 +84,11 @@ func TestNamesAreServedOnTheHostsAddresses(t *testing.T) {
 	d.global.view.Store(&globalView{Global: state.Global{Cluster: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}}})
 	register(t, d, "web", "10.77.1.1", wire.DNSReplace)
 	d.followNames()
-	require.Eventually(t, func() bool { return len(d.dnsStatus().Addresses) == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(d.dnsStatus().Addresses) == 2 }, 30*time.Second, time.Millisecond)
 	require.Eventually(t, func() bool {
 		out, err := exec.Command("dig", "+tries=1", "+time=1", "@10.200.0.1", "-x", "10.77.77.77").Output()
 		return err == nil && strings.Contains(string(out), "status: NXDOMAIN")
-	}, 5*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, "web.overlay.internal.", dig(t, "10.200.0.1", "-x", "10.77.1.1"))
 
 	for range 2 {
@@ -120,7 +122,7 @@ func TestOtherNamesGoToTheHostsResolvers(t *testing.T) {
 
 	d := openNamed(t)
 	d.serveNames(netip.MustParseAddr("10.200.0.1"))
-	require.Contains(t, sh(t, "dig", "+tries=1", "@10.200.0.1", "www.example.com"), "status: REFUSED")
+	require.Contains(t, sh(t, "dig", "+tries=1", "+time=20", "@10.200.0.1", "www.example.com"), "status: REFUSED")
 	// The host gets its resolvers later than the daemon starts, the daemon itself
 	// among them.
 	require.NoError(t, os.WriteFile(d.names.resolvConf, []byte("nameserver 10.200.0.1\nnameserver 127.0.0.53\n"), 0o600))
@@ -128,16 +130,16 @@ func TestOtherNamesGoToTheHostsResolvers(t *testing.T) {
 	require.Eventually(t, func() bool {
 		out, err := exec.Command("dig", "+short", "+tries=1", "+time=1", "@10.200.0.1", "www.example.com").Output()
 		return err == nil && strings.TrimSpace(string(out)) == "192.0.2.80"
-	}, 5*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 	// Not for whoever reaches the node from elsewhere.
-	require.Contains(t, sh(t, "dig", "+tries=1", "-b", "192.0.2.1", "@10.200.0.1", "www.example.com"), "status: REFUSED")
+	require.Contains(t, sh(t, "dig", "+tries=1", "+time=20", "-b", "192.0.2.1", "@10.200.0.1", "www.example.com"), "status: REFUSED")
 
 	// Asked for its own resolver it asks nobody, and says so at once.
 	require.NoError(t, os.WriteFile(d.names.resolvConf, []byte("nameserver 10.200.0.1\n# and no other\n"), 0o600))
 	require.Eventually(t, func() bool {
 		out, err := exec.Command("dig", "+tries=1", "+time=2", "@10.200.0.1", "loop.example.org").Output()
 		return err == nil && strings.Contains(string(out), "status: SERVFAIL")
-	}, 10*time.Second, 100*time.Millisecond)
+	}, 30*time.Second, 100*time.Millisecond)
 }
 
 func TestNamesThatCannotBeServedYetAreServedLater(t *testing.T) {
@@ -162,10 +164,10 @@ func TestNamesThatCannotBeServedYetAreServedLater(t *testing.T) {
 	l.Close()
 
 	other.Close()
-	require.Eventually(t, func() bool { return len(d.dnsStatus().Addresses) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(d.dnsStatus().Addresses) == 1 }, 30*time.Second, time.Millisecond)
 	require.NotContains(t, d.degraded()[partDNS], "10.200.0.1")
 	sh(t, "ip", "addr", "add", "10.200.7.1/32", "dev", "lo")
-	require.Eventually(t, func() bool { return len(d.dnsStatus().Addresses) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(d.dnsStatus().Addresses) == 2 }, 30*time.Second, time.Millisecond)
 	require.Empty(t, d.degraded())
 
 	// One that is given up before it came to be leaves nothing to complain about.
@@ -203,7 +205,7 @@ func TestNamesAreServedOnTheStackOfARootlessNode(t *testing.T) {
 				defer cancel()
 				ips, err := resolver.LookupNetIP(ctx, "ip4", "web.overlay.internal.")
 				return err == nil && ips[0].Unmap().String() == "10.200.1.1"
-			}, 10*time.Second, 10*time.Millisecond, network)
+			}, 30*time.Second, 10*time.Millisecond, network)
 		}
 		require.Equal(t, []netip.Addr{node}, d.dnsStatus().Addresses)
 		require.Empty(t, d.degraded())

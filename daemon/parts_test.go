@@ -61,7 +61,7 @@ func inNamespace(t *testing.T) bool {
 		return true
 	}
 	ns := testnet.NewNamespace(t)
-	cmd := ns.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.timeout=60s", "-test.v=true")
+	cmd := ns.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.timeout=10m", "-test.v=true")
 	cmd.Env = append(os.Environ(), flag+"="+t.Name())
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

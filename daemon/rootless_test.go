@@ -111,7 +111,7 @@ func TestADaemonThatIsAskedToEndEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := startRootless(t, shortDir(t))
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			served := make(chan error, 1)
 			go func() { served <- d.Serve(ctx) }()

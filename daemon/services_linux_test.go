@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 // How long and how often a test looks for what happens in the background.
 const (
-	waitFor = 10 * time.Second
+	waitFor = 30 * time.Second
 	tick    = 10 * time.Millisecond
 )
 
@@ -213,6 +214,7 @@ func TestStatusNeverWaits(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	ended := make(chan error, 1)
+	var changes atomic.Int64
 	go func() {
 		for {
 			select {
@@ -221,6 +223,7 @@ func TestStatusNeverWaits(t *testing.T) {
 				return
 			default:
 			}
+			changes.Add(1)
 			_, err := h.SetupServiceOverlay(h.ctx, wire.SetupServiceOverlay{Service: "busy", Mode: "dedicated"})
 			if err == nil {
 				err = h.TeardownServiceOverlay(h.ctx, "busy")
@@ -234,17 +237,14 @@ func TestStatusNeverWaits(t *testing.T) {
 	second, err := h.second()
 	require.NoError(t, err)
 	defer second.Close()
-	var worst, sum time.Duration
 	const rounds = 500
 	for range rounds {
-		begin := time.Now()
 		_, err := second.Status(h.ctx)
 		require.NoError(t, err)
-		took := time.Since(begin)
-		worst, sum = max(worst, took), sum+took
 	}
+	during := changes.Load()
 	close(stop)
 	require.NoError(t, <-ended)
-	t.Logf("status while services come and go: %v in the mean, %v at worst", sum/rounds, worst)
-	require.Less(t, sum/rounds, 50*time.Millisecond)
+	t.Logf("a service came and went %d times during %d answers of status", during, rounds)
+	require.Less(t, during, int64(rounds/4), "one answer for each setup and each teardown if it waited for them")
 }

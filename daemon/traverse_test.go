@@ -84,7 +84,7 @@ func TestATickFindsAPeerThatHasMoved(t *testing.T) {
 	require.Equal(t, "127.0.0.78:51820", at(d).String())
 	nat := d.status().NAT
 	require.True(t, nat.Enabled)
-	require.InDelta(t, time.Now().Unix(), nat.LastTick, 5)
+	require.InDelta(t, time.Now().Unix(), nat.LastTick, 60)
 	d.lookAtPeers(&w, time.Now())
 	require.NotZero(t, d.meter.counts()["nat_endpoint_changed"].Load())
 	require.Empty(t, d.degraded())
@@ -113,7 +113,7 @@ func TestATickIsBoundedAndHoldsNobodyUp(t *testing.T) {
 		book.mu.Lock()
 		defer book.mu.Unlock()
 		return book.asked >= 40+lookups
-	}, 5*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	// Meanwhile peers come and go, and status answers.
 	_, err := d.handle(context.Background(), wire.RemovePeer{Pubkey: overlay.PublicKey{1}.String()})
 	require.NoError(t, err)
@@ -195,7 +195,7 @@ func TestALookupKeepsNobodyFromTheOverlay(t *testing.T) {
 		book.mu.Lock()
 		defer book.mu.Unlock()
 		return book.asked == 2
-	}, 5*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	_, err := d.handle(context.Background(), wire.TeardownGlobalOverlay{})
 	require.NoError(t, err)
 	require.Empty(t, waiting, "names are still being looked up")

@@ -28,7 +28,7 @@ func listen(t testing.TB, s *Server, on string) *Listener {
 
 func exchange(t *testing.T, network, server, name string, recordType uint16) *dns.Msg {
 	t.Helper()
-	c := &dns.Client{Net: network, Timeout: 5 * time.Second}
+	c := &dns.Client{Net: network, Timeout: 30 * time.Second}
 	resp, _, err := c.Exchange(question1(name, recordType), server)
 	require.NoError(t, err)
 	return resp
@@ -91,7 +91,7 @@ func TestAfterCloseNothingIsServed(t *testing.T) {
 	conn, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()
-	require.Eventually(t, func() bool { return s.Stats().Connections == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Connections == 1 }, 30*time.Second, time.Millisecond)
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close())
 	_, err = conn.Read(make([]byte, 1))

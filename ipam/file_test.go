@@ -354,7 +354,7 @@ func TestNobodyTakesAPanicWhileWritingForSuccess(t *testing.T) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		return a.forming != nil && len(a.forming.changes) == cap(errs)
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	<-a.writer
 	for range cap(errs) {
 		require.ErrorContains(t, <-errs, "shows when it is opened again")

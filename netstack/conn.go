@@ -159,6 +159,9 @@ func (c *tcpConn) Write(b []byte) (int, error) {
 // Close implements net.Conn. Data that was written is still delivered.
 func (c *tcpConn) Close() error {
 	return c.end(func() {
+		// The states it may linger in have timers of their own, and gVisor would probe
+		// even in TIME-WAIT, where the peer knows of no connection any more.
+		c.ep.SocketOptions().SetKeepAlive(false)
 		c.ep.Close()
 		c.s.orphans.add(c.ep, c.queue)
 	})

@@ -22,7 +22,8 @@ const maxOrphans = 2048
 // orphans are the closed connections that linger, oldest first. When there are
 // too many, the oldest is reset, as on Linux beyond tcp_max_orphans.
 type orphans struct {
-	ip *stack.Stack
+	ip   *stack.Stack
+	most int // maxOrphans, but in a test
 
 	mu      sync.Mutex
 	list    list.List // of *orphan
@@ -43,7 +44,7 @@ func (o *orphans) add(ep tcpip.Endpoint, queue *waiter.Queue) {
 	o.mu.Lock()
 	k.element = o.list.PushBack(k)
 	o.countLocked()
-	if o.list.Len() > maxOrphans {
+	if o.list.Len() > o.most {
 		oldest = o.list.Front().Value.(*orphan)
 		oldest.removeLocked()
 	}
@@ -77,7 +78,7 @@ func (k *orphan) removeLocked() {
 
 // countLocked decides whether there is TIME-WAIT.
 func (o *orphans) countLocked() {
-	crowded := o.list.Len() > maxOrphans/2
+	crowded := o.list.Len() > o.most/2
 	if crowded == o.crowded {
 		return
 	}

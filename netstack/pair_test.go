@@ -148,7 +148,7 @@ func newPairOver(t testing.TB, config Config, ab, ba wire) (a, b *Stack) {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -53,7 +53,7 @@ func TestCloseDuringTraffic(t *testing.T) {
 			}
 			require.Eventually(t, func() bool {
 				return a.Stats().RxPackets > 1000 && b.Stats().RxPackets > 1000
-			}, 10*time.Second, time.Millisecond)
+			}, 30*time.Second, time.Millisecond)
 			var closing sync.WaitGroup
 			for _, s := range []*side{a, b} {
 				for range 2 {

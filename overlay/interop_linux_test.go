@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,17 @@ func newJudgeTUN(t testing.TB, ns *testnet.Namespace, mtu int, addrs ...string) 
 		out, err := ns.Command("ip", args...).CombinedOutput()
 		require.NoError(t, err, "ip %v: %s", args, out)
 	}
+	// The kernel takes packets to an IPv6 address as its own some time after it was
+	// given (addrconf_dad_work), and until then drops them.
+	require.Eventually(t, func() bool {
+		out, _ := ns.Command("ip", "-6", "route", "show", "table", "local", "dev", "wg0").Output()
+		for _, a := range addrs {
+			if p := netip.MustParsePrefix(a).Addr(); p.Is6() && !strings.Contains(string(out), p.String()+" ") {
+				return false
+			}
+		}
+		return true
+	}, 30*time.Second, 10*time.Millisecond)
 	return j
 }
 
@@ -114,7 +126,7 @@ func TestInteropFromTUNToTUN(t *testing.T) {
 					for _, six := range []bool{false, true} {
 						to := hostAddr(way[1], six)
 						for _, size := range []string{"56", "1200", "4000"} { // the last in fragments
-							out, err := spaces[way[0]].Command("ping", "-c", "2", "-i", "0.01", "-W", "10", "-s", size, to.String()).CombinedOutput()
+							out, err := spaces[way[0]].Command("ping", "-c", "2", "-i", "0.01", "-W", "30", "-s", size, to.String()).CombinedOutput()
 							require.NoError(t, err, "%s", out)
 						}
 						transferIn(t, spaces[way[0]], spaces[way[1]], to)
@@ -149,7 +161,7 @@ func transferIn(t *testing.T, from, to *testnet.Namespace, addr netip.Addr) {
 			received <- hash.Sum(nil)
 		}
 	}()
-	from.Do(func() { client, err = net.DialTimeout("tcp", listener.Addr().String(), 10*time.Second) })
+	from.Do(func() { client, err = net.DialTimeout("tcp", listener.Addr().String(), 30*time.Second) })
 	require.NoError(t, err)
 	defer client.Close()
 	client.SetDeadline(time.Now().Add(60 * time.Second))

@@ -80,7 +80,7 @@ func TestInteropWithAWrongPresharedKey(t *testing.T) {
 		defer c.Close()
 		_, err = c.Write([]byte("unheard"))
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return ours.Peers()[0].TxBytes >= 148 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return ours.Peers()[0].TxBytes >= 148 }, 30*time.Second, time.Millisecond)
 		require.Never(t, func() bool { return !ours.Peers()[0].LastHandshake.IsZero() }, 200*time.Millisecond, 10*time.Millisecond)
 	})
 }

@@ -244,12 +244,12 @@ func converse(t testing.TB, from, to host, six bool, chunks int, each func(chunk
 			c.Close()
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c, err := from.dial(ctx, at)
 	require.NoError(t, err)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(60 * time.Second))
 	source := rand.NewChaCha8([32]byte{7})
 	sent, got := make([]byte, 32<<10), make([]byte, 32<<10)
 	for chunk := range chunks {
@@ -294,7 +294,7 @@ func datagrams(t testing.TB, from, to host, six bool, enough func(sent int) bool
 	buf := make([]byte, 2000)
 	for i := 0; !enough(i); i++ {
 		want := bytes.Repeat([]byte{byte(i)}, i%1200+1)
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		_, err := c.Write(want)
 		require.NoError(t, err)
 		n, err := c.Read(buf)

@@ -116,7 +116,7 @@ func (s *side) udp(to *side) []byte {
 // next waits for the next packet s delivers to its device.
 func (s *side) next(t testing.TB) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	d, err := s.dev.Take(ctx)
 	require.NoError(t, err)
@@ -171,7 +171,7 @@ func drops(s *side, why packet.Reason) func() int {
 // settles waits until got is want: counters are told after what they count.
 func settles[T comparable](t testing.TB, want T, got func() T) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); got() != want; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); got() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			require.Equal(t, want, got())
 		}

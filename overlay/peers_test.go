@@ -144,7 +144,7 @@ func TestPresharedKeysMustMatch(t *testing.T) {
 		set(a, c, psk)
 		set(c, a, secret(t))
 		a.send(t, c, false, "unheard")
-		require.Eventually(t, func() bool { return c.peer(t, a.PublicKey()).RxBytes > 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return c.peer(t, a.PublicKey()).RxBytes > 0 }, 30*time.Second, time.Millisecond)
 		exchange(t, a, b) // time enough for c's answer
 		require.Zero(t, a.peer(t, c.PublicKey()).LastHandshake)
 		require.Zero(t, c.dev.Taken())

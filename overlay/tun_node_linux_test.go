@@ -75,7 +75,7 @@ func TestNodesOnTUNs(t *testing.T) {
 					a, b := newTUNSides(t, engine, mtu, endpoint)
 					for _, to := range []string{"10.200.0.2", "fd00:200::2"} {
 						for _, size := range []string{"56", "1232", "4000"} { // the last in fragments
-							out, err := a.ns.Command("ping", "-c", "2", "-i", "0.01", "-W", "10", "-s", size, to).CombinedOutput()
+							out, err := a.ns.Command("ping", "-c", "2", "-i", "0.01", "-W", "30", "-s", size, to).CombinedOutput()
 							require.NoError(t, err, "%s", out)
 						}
 						transfer(t, a, b, to)

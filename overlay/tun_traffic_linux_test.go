@@ -137,7 +137,7 @@ func TestPingBetweenTUNs(t *testing.T) {
 	p := newTUNPair(t, TUNConfig{}, [2]tunOffloads{allTUNOffloads, allTUNOffloads})
 	for _, to := range []string{"10.200.0.2", "fd00:200::2"} {
 		for _, size := range []string{"56", "1372", "5000"} { // the last in fragments
-			out, err := p.ns[0].Command("ping", "-c", "3", "-i", "0.01", "-W", "5", "-s", size, to).CombinedOutput()
+			out, err := p.ns[0].Command("ping", "-c", "3", "-i", "0.01", "-W", "30", "-s", size, to).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		}
 	}
@@ -191,7 +191,7 @@ func TestUDPBetweenTUNsKeepsEveryDatagram(t *testing.T) {
 			})
 			require.NoError(t, err)
 			defer server.Close()
-			require.NoError(t, server.SetDeadline(time.Now().Add(10*time.Second)))
+			require.NoError(t, server.SetDeadline(time.Now().Add(30*time.Second)))
 			p.ns[0].Do(func() { client, err = net.Dial("udp", server.LocalAddr().String()) })
 			require.NoError(t, err)
 			defer client.Close()
@@ -258,7 +258,7 @@ func TestIperf3BetweenTUNs(t *testing.T) {
 		"four of TCP":        {"--bytes", "16M", "--parallel", "4"},
 		"UDP":                {"--udp", "--bytes", "1M", "--bitrate", "100M", "--length", "1200"},
 	} {
-		args = append([]string{"--client", "10.200.0.2", "--port", port, "--connect-timeout", "5000"}, args...)
+		args = append([]string{"--client", "10.200.0.2", "--port", port, "--connect-timeout", "30000"}, args...)
 		out, err := p.ns[0].Command("iperf3", args...).CombinedOutput()
 		for tries := 0; err != nil && bytes.Contains(out, []byte("server is busy")) && tries < 100; tries++ {
 			time.Sleep(50 * time.Millisecond) // it has not done with the client before

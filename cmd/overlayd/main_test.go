@@ -87,7 +87,7 @@ func code(ts *testscript.TestScript, err error) int {
 }
 
 // patience is how long a script waits for what ought to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // until COMMAND... runs a command again and again until it succeeds, or with ! fails.
 func until(ts *testscript.TestScript, neg bool, args []string) {

@@ -252,7 +252,7 @@ func TestAnotherDaemonAfterTheConnectionWasLostIsReported(t *testing.T) {
 		s.stop()
 		boot.Store(id)
 		s.listen()
-		require.Eventually(t, func() bool { _, err := c.Status(deadline(t)); return err == nil }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { _, err := c.Status(deadline(t)); return err == nil }, 30*time.Second, time.Millisecond)
 	}
 	again("a") // the connection is new, the daemon is not
 	again("b")

@@ -190,7 +190,7 @@ func canned(r wire.Request) wire.Response {
 
 // deadline is a context that ends long after a test that passes.
 func deadline(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -188,8 +189,21 @@ func openFiles(t testing.TB) int {
 	return len(files)
 }
 
+// requireNoMoreFiles waits until no more descriptors are open than before: the
+// kernel and what was before a test go on for a moment after they ended.
+func requireNoMoreFiles(t testing.TB, before int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return openFiles(t) <= before }, 30*time.Second, 10*time.Millisecond)
+}
+
+// untilLocal waits, as a line of a shell's, until the kernel takes packets to an IPv6
+// address as its own, which it sees to in the background (addrconf_dad_work).
+func untilLocal(addr string) string {
+	return "until ip -6 route get " + addr + " 2>&1 | grep -q ^local; do sleep 0.01; done"
+}
+
 // once sends one packet of a family, with no second try, as the first that leaves.
-func once(addr string) []string { return []string{"ping", "-n", "-c", "1", "-W", "5", addr} }
+func once(addr string) []string { return []string{"ping", "-n", "-c", "1", "-W", "20", addr} }
 
 // readIn reads a sysctl of a host.
 func readIn(t testing.TB, h host, name string) (value string) {

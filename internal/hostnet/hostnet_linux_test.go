@@ -35,8 +35,7 @@ func newLink(t *testing.T) (*testnet.Namespace, *hostnet.Handle, hostnet.Link) {
 // ip runs ip(8), which tells what is independently of what is tested.
 func ip(t *testing.T, ns *testnet.Namespace, args ...string) []map[string]any {
 	t.Helper()
-	out, err := ns.Command("ip", append([]string{"-json"}, args...)...).CombinedOutput()
-	require.NoError(t, err, "ip %v: %s", args, out)
+	out := ns.Output(t, "ip", append([]string{"-json"}, args...)...)
 	var list []map[string]any
 	if len(out) > 0 {
 		require.NoError(t, json.Unmarshal(out, &list), "%s", out)

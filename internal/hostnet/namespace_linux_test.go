@@ -89,7 +89,7 @@ func TestAProcessThatIsNotHasNoNamespace(t *testing.T) {
 		require.ErrorIs(t, err, fs.ErrNotExist)
 	}
 	require.NoError(t, zombie.Wait())
-	require.Equal(t, before, openFiles(t))
+	requireNoMoreFiles(t, before)
 }
 
 func TestABootHasAnID(t *testing.T) {

@@ -53,7 +53,7 @@ func TestThirtyContainersReachTheLastOneAsSoonAsItIsThere(t *testing.T) {
 func TestARoutedCableReachesTheCluster(t *testing.T) {
 	h := newHost(t)
 	// The node's address is on another link, as the WireGuard device's is.
-	run(t, h.Namespace, "sh", "-ec", "ip link add node type bridge; ip link set node up; ip addr add 10.200.7.1/16 dev node; ip -6 addr add fd00:200:0:7::1/48 dev node nodad")
+	run(t, h.Namespace, "sh", "-ec", "ip link add node type bridge; ip link set node up; ip addr add 10.200.7.1/16 dev node; ip -6 addr add fd00:200:0:7::1/48 dev node nodad; "+untilLocal("fd00:200:0:7::1"))
 	run(t, h.Namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.arp_ignore=2")
 	bridge := newBridge(t, h)
 	a, b := startContainer(t), startContainer(t)
@@ -167,8 +167,7 @@ func TestACableIsMadeWholeOrNotAtAll(t *testing.T) {
 			require.ErrorContains(t, err, c.says)
 			same(t, before, h.listing(t))
 			require.Equal(t, inside, free.run("ip", "-details", "link", "show", "type", "veth"))
-			// The kernel goes on for a moment after a link is gone, here and before.
-			require.Eventually(t, func() bool { return openFiles(t) <= files }, 10*time.Second, 10*time.Millisecond)
+			requireNoMoreFiles(t, files)
 			require.Error(t, h.CheckVeth(v))
 		})
 	}
@@ -294,8 +293,7 @@ func TestCablesLeaveNoFilesOpen(t *testing.T) {
 		require.NoError(t, h.DeleteLink(link.Index))
 		require.NoError(t, h.DeleteLink(link.Index), "twice")
 	}
-	// The kernel goes on for a moment after a link is gone.
-	require.Eventually(t, func() bool { return openFiles(t) == before }, 10*time.Second, 10*time.Millisecond)
+	requireNoMoreFiles(t, before)
 }
 
 // BenchmarkAddVeth is what a container costs (median of fifty), when it is one of the

@@ -1,11 +1,13 @@
 package testnet
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -66,6 +68,25 @@ func (ns *Namespace) Do(f func()) { ns.do(f) }
 // nsenter(1). Its process is killed when the test's own dies.
 func (ns *Namespace) Command(name string, args ...string) *exec.Cmd {
 	return ns.command(name, args...)
+}
+
+// Output is what a program prints that runs in the namespace. A test whose program
+// fails ends. A list for which ip(8) says that something came or went meanwhile is
+// asked for again.
+func (ns *Namespace) Output(t testing.TB, name string, args ...string) []byte {
+	t.Helper()
+	for {
+		cmd := ns.Command(name, args...)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s %s: %v: %s%s", name, strings.Join(args, " "), err, out, said.Bytes())
+		}
+		if !bytes.Contains(said.Bytes(), []byte("Dump was interrupted")) {
+			return out
+		}
+	}
 }
 
 // Path names the namespace to other programs while it is open:

@@ -44,7 +44,7 @@ func TestAThousandOpeningsLeakNoDescriptor(t *testing.T) {
 			require.NoError(t, c.Close())
 		}
 	}
-	require.Equal(t, before, descriptors(t))
+	require.LessOrEqual(t, descriptors(t), before)
 }
 
 func TestLanesShareThePortAndEachFlowStaysOnOne(t *testing.T) {
@@ -102,7 +102,7 @@ func TestLanesShareThePortAndEachFlowStaysOnOne(t *testing.T) {
 				require.Equal(t, lane, a.lane)
 			}
 			laneOf[a.from] = a.lane
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("datagrams are lost")
 		}
 	}

@@ -154,7 +154,7 @@ func TestALinkLocalEndpointKeepsItsZone(t *testing.T) {
 // this is about.
 func awaitLocal(t *testing.T, addr, device string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		out, err := exec.Command("ip", "-6", "route", "show", "table", "local", "dev", device).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		if strings.Contains(string(out), addr+" ") {

@@ -73,7 +73,7 @@ func datagrams(total, seg int) []byte {
 // last endpoint.
 func collect(t testing.TB, s *Socket, n int) (got [][]byte, from Endpoint) {
 	t.Helper()
-	late := time.AfterFunc(10*time.Second, func() { s.conn.Close() })
+	late := time.AfterFunc(30*time.Second, func() { s.conn.Close() })
 	defer late.Stop()
 	ms := make([]Message, 16)
 	for len(got) < n {

@@ -71,13 +71,13 @@ func (j *judge) opens(msg, want []byte) {
 	j.t.Helper()
 	select {
 	case j.bind.in <- msg:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		j.t.Fatal("wireguard-go does not receive")
 	}
 	select {
 	case got := <-j.tun.Inbound:
 		require.Equal(j.t, want, got)
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		j.t.Fatal("wireguard-go has refused our transport message")
 	}
 }
@@ -87,14 +87,14 @@ func (j *judge) seals(packet []byte) []byte {
 	j.t.Helper()
 	select {
 	case j.tun.Outbound <- packet:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		j.t.Fatal("wireguard-go does not read")
 	}
 	select {
 	case msg := <-j.bind.out:
 		require.EqualValues(j.t, typeTransport, messageType(msg), "wireguard-go wants another handshake")
 		return msg
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		j.t.Fatal("wireguard-go has not sent")
 	}
 	return nil

@@ -106,7 +106,7 @@ func (b *bed) raw() *raw {
 	nc, err := net.Dial("unix", b.path)
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { nc.Close() })
-	require.NoError(b.t, nc.SetDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(b.t, nc.SetDeadline(time.Now().Add(2*time.Minute)))
 	return &raw{nc, b.t}
 }
 
@@ -181,7 +181,7 @@ func (r *raw) pipeline() {
 // soon waits for something to come true.
 func soon(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 		require.True(t, time.Now().Before(end), "it does not come true that %s", what)
 	}
 }

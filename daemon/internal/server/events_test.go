@@ -118,24 +118,19 @@ func TestNoEventIsMissedOnceTheAnswerIsThere(t *testing.T) {
 }
 
 func TestASubscriberThatNeverReadsIsCutOffAndNobodyWaits(t *testing.T) {
-	b := start(t, nil)
+	// For that what waits is too much, however slow the machine; who waits for the
+	// subscriber waits for good.
+	b := start(t, nil, func(l *limits) { l.write = time.Hour })
 	good, bad := b.raw(), b.raw()
 	for _, r := range []*raw{good, bad} {
 		require.Equal(t, wire.OK{}, r.call(1, wire.SubscribeEvents{Events: []string{"degraded"}}))
 	}
 	event := degraded(string(make([]byte, 2000)))
-	var slowest time.Duration
-	sent := 0
-	for b.Stats().Slow == 0 {
-		began := time.Now()
+	for sent := 0; b.Stats().Slow == 0; sent++ {
 		b.Publish(event)
-		slowest = max(slowest, time.Since(began))
-		sent++
 		require.Less(t, sent, 10_000)
 		require.Equal(t, event, good.event())
 	}
-	t.Logf("after %d events; the slowest Publish took %v", sent, slowest)
-	require.Less(t, slowest, time.Second)
 	soon(t, "it is gone", func() bool { return b.Stats().Open == 1 })
 	require.EqualValues(t, 1, b.Stats().Slow)
 	require.Contains(t, b.log.String(), "does not read its events")
@@ -155,7 +150,7 @@ func TestAnEventThatCannotBeSentIsLogged(t *testing.T) {
 
 func TestEventsThroughTheClient(t *testing.T) {
 	b := start(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	events, err := b.dial().Events(ctx, "degraded")
 	require.NoError(t, err)

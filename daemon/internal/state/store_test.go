@@ -190,7 +190,7 @@ func TestUpdatesThatComeWhileAnotherIsWrittenShareOneWrite(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.forming != nil && len(s.forming.changes) == n
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	require.Empty(t, load(t, s).Services, "nothing is there before it is written")
 	s.writer.Unlock()
 	wg.Wait()
@@ -257,7 +257,7 @@ func TestNobodyTakesAPanicWhileWritingForSuccess(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.forming != nil && len(s.forming.changes) == cap(errs)
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	s.writer.Unlock()
 	for range cap(errs) {
 		require.ErrorContains(t, <-errs, "shows at the next start")
@@ -299,7 +299,7 @@ func TestCloseWaitsForUpdates(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return done > 50 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return done > 50 }, 30*time.Second, time.Millisecond)
 	require.NoError(t, s.Close())
 	wg.Wait()
 	require.Len(t, load(t, open(t, dir)).Services, done)
