@@ -47,8 +47,8 @@ type disk struct {
 func newDisk(t testing.TB, a *Authority) *disk {
 	t.Helper()
 	d := &disk{path: a.file.path}
-	a.file.db.NoSync, a.file.db.NoGrowSync = true, true // crashes are made here, not waited for
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	a.file.DB.NoSync, a.file.DB.NoGrowSync = true, true // crashes are made here, not waited for
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		info, err := os.Stat(d.path)
 		if err != nil {
 			return 0, err

@@ -126,7 +126,7 @@ func lastSyncFails(args []string) error {
 		return err
 	}
 	var denied error
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		if isMeta(off) {
 			denied = deny(unix.SYS_FDATASYNC, unix.EIO)
 		}

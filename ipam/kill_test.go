@@ -43,7 +43,7 @@ func churn(args []string) error {
 	}
 	rng := rand.New(rand.NewPCG(seed, 5))
 	left := 1 + rng.IntN(60)
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		if left--; left > 0 {
 			return next(b, off)
 		}

@@ -18,8 +18,8 @@ type arrow struct {
 // top knows the host's plans, and the operating system is at the rim.
 var arrows = []arrow{
 	{"packet", nil, "it is the vocabulary of all others, and knows nothing but bytes"},
-	{"ipam", []string{"internal/boltfile"}, "addresses and owners need no network; the leaf it has keeps bbolt from damaged files"},
-	{"internal/boltfile", nil, "it reads the pages of a file"},
+	{"ipam", []string{"internal/boltfile"}, "addresses and owners need no network; the leaf it has keeps them on the disk"},
+	{"internal/boltfile", nil, "a file knows nothing of what is in it"},
 	{"internal/hostnet", nil, "it is the only one that touches the host, and knows nothing of overlays"},
 	{"internal/udp", nil, "a socket knows nothing of what goes through it"},
 	{"internal/aead", nil, "a cipher knows bytes and keys"},
