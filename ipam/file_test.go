@@ -21,6 +21,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/overlayd/overlayd/internal/boltfile"
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func TestTheFileIsPrivate(t *testing.T) {
@@ -39,7 +40,7 @@ func TestTheFileIsPrivate(t *testing.T) {
 
 func TestTheSecondIsToldWhoHasTheFile(t *testing.T) {
 	path := newPath(t)
-	cmd := helper(t, "hold", path)
+	cmd := testchild.Command(t, "hold", path)
 	_, err := cmd.StdinPipe() // it holds the file until this ends
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()

@@ -44,11 +44,11 @@ var fences = []fence{
 		"scripts are for tests"},
 	{"github.com/VictoriaMetrics/metrics", []string{"daemon"}, false,
 		"the library has counters and a snapshot; how they are published is the program's"},
-	{"github.com/stretchr/testify", []string{"internal/testnet"}, true,
+	{"github.com/stretchr/testify", []string{"internal/testnet", "internal/testchild"}, true,
 		"assertions are for tests"},
 	{"go.uber.org/goleak", []string{"internal/testnet"}, true,
 		"leaks are looked for in tests"},
-	{"testing", []string{"internal/testnet"}, true,
+	{"testing", []string{"internal/testnet", "internal/testchild"}, true,
 		"a program does not link its tests"},
 }
 
