@@ -128,7 +128,7 @@ func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
 		require.NoError(t, os.Chown(dir, 65534, 65534))
 		_, err := Open(dir)
 		require.ErrorIs(t, err, fs.ErrPermission)
-		require.ErrorContains(t, err, "it belongs to user 65534, and this is user 0: chown it")
+		require.ErrorContains(t, err, "it belongs to user 65534, and this is user 0: run as that user, chown it, or use another folder")
 	})
 	t.Run("root and a user's key", func(t *testing.T) {
 		s := open(t, newDir(t))
