@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ func command(root *cobra.Command, args []string) error {
 		return nil
 	}
 	err := fmt.Errorf("unknown command %q for %q", args[0], root.Name())
-	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 && args[0] != "" && !slices.Contains(like, args[0]) {
 		err = fmt.Errorf("%w: is it %s?", err, strings.Join(like, " or "))
 	}
 	return err

@@ -38,7 +38,7 @@ signal ends it at once.
 As root on Linux the overlay is a TUN device, else, or with --mode rootless, a
 TCP/IP stack inside the daemon, which needs no privilege but reaches no
 containers. The data folder is /var/lib/overlayd as root, else overlayd in
-$XDG_STATE_HOME.
+$XDG_STATE_HOME or in ~/.local/state.
 
 With systemd it says when it is ready and that it lives, and takes a socket; see
 overlayd.service and overlayd.socket.`,
