@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	helperMain() // does not return in a process started by a test
+	helpers.Main() // does not return in a process started by a test
 	goleak.VerifyTestMain(m)
 }
 

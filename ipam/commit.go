@@ -70,7 +70,7 @@ func (a *Authority) write(g *group) {
 	a.forming, a.writing = nil, g
 	a.mu.Unlock()
 
-	err := a.file.commit(g.changes)
+	doubt, err := a.file.commit(g.changes)
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -79,7 +79,7 @@ func (a *Authority) write(g *group) {
 		return
 	}
 	g.err = fmt.Errorf("ipam: write %s: %w; nothing was changed", a.file.path, err)
-	if a.file.doubt {
+	if doubt {
 		g.err = fmt.Errorf("ipam: write %s: %w; whether it is there shows when it is opened again", a.file.path, err)
 		a.broken = g.err
 	}

@@ -174,7 +174,7 @@ func (c *crasher) open(image []byte, compare func(map[string]string) error) erro
 	if c.rng.IntN(16) > 0 {
 		return nil
 	}
-	a.file.db.NoSync, a.file.db.NoGrowSync = true, true
+	a.file.DB.NoSync, a.file.DB.NoGrowSync = true, true
 	if _, err := a.Allocate(pick(c.rng, a.Pools()), container("after the crash")); err != nil && !errors.Is(err, ErrExhausted) {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/overlayd/overlayd/internal/boltfile"
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 type writeAt func(b []byte, off int64) (int, error)
@@ -47,8 +48,8 @@ type disk struct {
 func newDisk(t testing.TB, a *Authority) *disk {
 	t.Helper()
 	d := &disk{path: a.file.path}
-	a.file.db.NoSync, a.file.db.NoGrowSync = true, true // crashes are made here, not waited for
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	a.file.DB.NoSync, a.file.DB.NoGrowSync = true, true // crashes are made here, not waited for
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		info, err := os.Stat(d.path)
 		if err != nil {
 			return 0, err
@@ -90,24 +91,7 @@ func put(t testing.TB, dir string, image []byte) string {
 	return f.Name()
 }
 
-// helperMain runs one of the helpers and exits, in a process a test started for it.
-func helperMain() {
-	name := os.Getenv("IPAM_TEST_HELPER")
-	if name == "" {
-		return
-	}
-	err := fmt.Errorf("no helper %q", name)
-	if help, ok := helpers[name]; ok {
-		err = help(os.Args[1:])
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-var helpers = map[string]func(args []string) error{
+var helpers = testchild.Helpers{
 	"hold": func(args []string) error {
 		a, err := Open(args[0], Config{})
 		if err != nil {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 // The tests here have the kernel refuse what the file store asks of it. What they
@@ -115,7 +117,7 @@ func syncFails(args []string) error {
 
 func TestAFailedSyncChangesNothing(t *testing.T) {
 	path := newPath(t)
-	runHelper(t, helper(t, "sync fails", path))
+	runHelper(t, testchild.Command(t, "sync fails", path))
 	requireLeases(t, path, "a", "b", "c")
 }
 
@@ -126,7 +128,7 @@ func lastSyncFails(args []string) error {
 		return err
 	}
 	var denied error
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		if isMeta(off) {
 			denied = deny(unix.SYS_FDATASYNC, unix.EIO)
 		}
@@ -153,7 +155,7 @@ func lastSyncFails(args []string) error {
 
 func TestAfterAFailedLastSyncNothingIsChangedAnyMore(t *testing.T) {
 	path := newPath(t)
-	runHelper(t, helper(t, "last sync fails", path))
+	runHelper(t, testchild.Command(t, "last sync fails", path))
 	// The kernel had the page, so this time it is there.
 	requireLeases(t, path, "a", "b", "c", "d")
 }
@@ -189,7 +191,7 @@ func TestAFullOrReadOnlyDiskChangesNothing(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			path := newPath(t)
-			runHelper(t, helper(t, "write fails", path, strconv.Itoa(int(errno))))
+			runHelper(t, testchild.Command(t, "write fails", path, strconv.Itoa(int(errno))))
 			requireLeases(t, path, "a", "b", "c")
 		})
 	}
@@ -241,7 +243,7 @@ func fileLimit(args []string) error {
 
 func TestAFileThatMayNotGrowChangesNothing(t *testing.T) {
 	path := newPath(t)
-	runHelper(t, helper(t, "file limit", path))
+	runHelper(t, testchild.Command(t, "file limit", path))
 	a, err := Open(path, Config{})
 	require.NoError(t, err)
 	require.Equal(t, 2003, a.Len())
@@ -323,7 +325,7 @@ func smallDisk(args []string) error {
 }
 
 func TestADiskThatFillsUp(t *testing.T) {
-	cmd := helper(t, "small disk", t.TempDir())
+	cmd := testchild.Command(t, "small disk", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER

@@ -21,6 +21,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/overlayd/overlayd/internal/boltfile"
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func TestTheFileIsPrivate(t *testing.T) {
@@ -39,7 +40,7 @@ func TestTheFileIsPrivate(t *testing.T) {
 
 func TestTheSecondIsToldWhoHasTheFile(t *testing.T) {
 	path := newPath(t)
-	cmd := helper(t, "hold", path)
+	cmd := testchild.Command(t, "hold", path)
 	_, err := cmd.StdinPipe() // it holds the file until this ends
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -121,13 +122,13 @@ func TestANewerFileIsRefusedUntouched(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, a.Close())
 	edit(t, path, func(tx *bolt.Tx) error {
-		if err := tx.Bucket(bucketClaims).Put([]byte("of a form"), []byte("not known yet")); err != nil {
+		if err := tx.Bucket([]byte(bucketClaims)).Put([]byte("of a form"), []byte("not known yet")); err != nil {
 			return err
 		}
 		if _, err := tx.CreateBucket([]byte("routes")); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketAuthority).Put(keySchema, binary.BigEndian.AppendUint32(nil, schema+1))
+		return tx.Bucket([]byte(format.About)).Put(boltfile.KeySchema, binary.BigEndian.AppendUint32(nil, format.Schema+1))
 	})
 	before, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -137,7 +138,7 @@ func TestANewerFileIsRefusedUntouched(t *testing.T) {
 	_, err = Open(path, Config{Pools: []netip.Prefix{cluster}})
 	var newer *SchemaError
 	require.ErrorAs(t, err, &newer)
-	require.Equal(t, SchemaError{Path: path, Have: schema + 1, Known: schema}, *newer)
+	require.Equal(t, SchemaError{Path: path, Have: format.Schema + 1, Known: format.Schema}, *newer)
 	require.EqualError(t, err, "ipam: "+path+" has schema 2 and this program knows only up to 1; use a newer version")
 	after, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -187,34 +188,36 @@ func TestADamagedFileIsSetAside(t *testing.T) {
 		"it was cut":             {bytesChanged(func(b []byte) []byte { return b[:len(b)/2] }), "do not fit"},
 		"it is something else":   {bytesChanged(func(b []byte) []byte { clear(b); return b }), "neither meta page is whole"},
 		"its pages are zeros":    {bytesChanged(func(b []byte) []byte { clear(b[2*boltfile.PageSize:]); return b }), "says it is page 0"},
-		"a lease is missing":     {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Delete(addrKey(l.Addr)) }), "entries are not those that were written"},
-		"a lease too many":       {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(l.Addr.Next()), lease) }), "entries are not those that were written"},
-		"a lease is another":     {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(l.Addr), lease) }), "entries are not those that were written"},
-		"a lease is no record":   {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(l.Addr), []byte("x")) }), "malformed record"},
-		"a lease has no address": {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put([]byte("x"), lease) }), "malformed record"},
-		"a lease is in no pool":  {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(addr("192.0.2.1")), lease) }), "where none may be"},
-		"a lease is a broadcast": {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put(addrKey(addr("10.0.0.31")), lease) }), "where none may be"},
-		"a claim is of no class": {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketClaims).Put(prefixKey(cluster), make([]byte, 9)) }), "malformed record"},
+		"a lease is missing":     {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Delete(addrKey(l.Addr)) }), "entries are not those that were written"},
+		"a lease too many":       {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Put(addrKey(l.Addr.Next()), lease) }), "entries are not those that were written"},
+		"a lease is another":     {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Put(addrKey(l.Addr), lease) }), "entries are not those that were written"},
+		"a lease is no record":   {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Put(addrKey(l.Addr), []byte("x")) }), "malformed record"},
+		"a lease has no address": {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Put([]byte("x"), lease) }), "malformed record"},
+		"a lease is in no pool":  {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Put(addrKey(addr("192.0.2.1")), lease) }), "where none may be"},
+		"a lease is a broadcast": {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketLeases)).Put(addrKey(addr("10.0.0.31")), lease) }), "where none may be"},
+		"a claim is of no class": {edited(func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte(bucketClaims)).Put(prefixKey(cluster), make([]byte, 9))
+		}), "malformed record"},
 		"a claim is misaligned": {edited(func(tx *bolt.Tx) error {
-			return tx.Bucket(bucketClaims).Put(prefixKey(netip.MustParsePrefix("10.1.0.1/16")), make([]byte, 9))
+			return tx.Bucket([]byte(bucketClaims)).Put(prefixKey(netip.MustParsePrefix("10.1.0.1/16")), make([]byte, 9))
 		}), "malformed record"},
 		"a pool is in a pool": {edited(func(tx *bolt.Tx) error {
-			return tx.Bucket(bucketClaims).Put(prefixKey(prefix("10.0.0.0/29")), appendClaim(nil, &claim{class: classRoot}))
+			return tx.Bucket([]byte(bucketClaims)).Put(prefixKey(prefix("10.0.0.0/29")), appendClaim(nil, &claim{class: classRoot}))
 		}), "where none may be"},
 		"a subnet is in no pool": {edited(func(tx *bolt.Tx) error {
-			return tx.Bucket(bucketClaims).Put(prefixKey(cluster), appendClaim(nil, &claim{class: classSubnet, owner: node("x")}))
+			return tx.Bucket([]byte(bucketClaims)).Put(prefixKey(cluster), appendClaim(nil, &claim{class: classSubnet, owner: node("x")}))
 		}), "where none may be"},
 		"an owner has two subnets": {edited(func(tx *bolt.Tx) error {
-			return tx.Bucket(bucketClaims).Put(prefixKey(prefix("10.0.0.28/31")), appendClaim(nil, &claim{class: classSubnet, owner: node("n")}))
+			return tx.Bucket([]byte(bucketClaims)).Put(prefixKey(prefix("10.0.0.28/31")), appendClaim(nil, &claim{class: classSubnet, owner: node("n")}))
 		}), "where none may be"},
-		"it has no schema": {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketAuthority).Delete(keySchema) }), "it has no schema"},
-		"it has no sum":    {edited(func(tx *bolt.Tx) error { return tx.Bucket(bucketAuthority).Delete(keySum) }), "entries are not those that were written"},
+		"it has no schema": {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(format.About)).Delete(boltfile.KeySchema) }), "it has no schema"},
+		"it has no sum":    {edited(func(tx *bolt.Tx) error { return tx.Bucket([]byte(format.About)).Delete(boltfile.KeySum) }), "entries are not those that were written"},
 		"it has an unknown bucket": {edited(func(tx *bolt.Tx) error {
 			b, err := tx.CreateBucket([]byte("more"))
 			return errors.Join(err, b.Put([]byte("a"), []byte("b")))
 		}), `unknown bucket "more"`},
 		"a bucket has a bucket": {edited(func(tx *bolt.Tx) error {
-			_, err := tx.Bucket(bucketLeases).CreateBucket([]byte("more"))
+			_, err := tx.Bucket([]byte(bucketLeases)).CreateBucket([]byte("more"))
 			return err
 		}), `bucket "leases" has a bucket in it`},
 	} {
@@ -272,7 +275,7 @@ func TestAFailedWriteChangesNothing(t *testing.T) {
 	a, err := Open(path, Config{Pools: propertyPools})
 	require.NoError(t, err)
 	fail, short := 0, false // the write to fail, counted down; 0: none
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		if fail > 0 {
 			if fail--; fail == 0 {
 				n := 0
@@ -336,7 +339,7 @@ func TestNobodyTakesAPanicWhileWritingForSuccess(t *testing.T) {
 	require.NoError(t, err)
 	pool := prefix("10.200.0.0/24")
 	require.NoError(t, a.AddPool(pool))
-	require.NoError(t, a.file.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketLeases) }))
+	require.NoError(t, a.file.DB.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(bucketLeases)) }))
 	a.writer <- struct{}{} // so that both are of one group
 	errs := make(chan error, 2)
 	for i := range cap(errs) {
@@ -379,7 +382,7 @@ func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
 				usage, _ := a.Usage(cluster)
 
 				gate, commits := make(chan struct{}), 0
-				hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+				hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 					<-gate
 					if failure != nil {
 						return 0, failure
@@ -472,7 +475,7 @@ func TestCloseWaitsForWhatIsUnderWay(t *testing.T) {
 		a, err := Open(path, Config{Pools: []netip.Prefix{cluster}})
 		require.NoError(t, err)
 		gate := make(chan struct{})
-		hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+		hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 			<-gate
 			return next(b, off)
 		})

@@ -98,7 +98,7 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		a.file.db.NoSync, a.file.db.NoGrowSync = true, true
+		a.file.DB.NoSync, a.file.DB.NoGrowSync = true, true
 		requireSound(t, a)
 		// When the latest meta page is not whole, the one before it counts: that
 		// is what a crash leaves.

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func init() { helpers["churn"] = churn }
@@ -43,7 +45,7 @@ func churn(args []string) error {
 	}
 	rng := rand.New(rand.NewPCG(seed, 5))
 	left := 1 + rng.IntN(60)
-	hook(a.file.db, func(next writeAt, b []byte, off int64) (int, error) {
+	hook(a.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		if left--; left > 0 {
 			return next(b, off)
 		}
@@ -122,7 +124,7 @@ func TestNothingIsLostWhenItIsKilled(t *testing.T) {
 // operations it was not told the end of.
 func runChurn(t *testing.T, path string, seed int, state map[string]string) (told, open map[string]string) {
 	t.Helper()
-	cmd := helper(t, "churn", path, strconv.Itoa(seed))
+	cmd := testchild.Command(t, "churn", path, strconv.Itoa(seed))
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -150,15 +152,4 @@ func runChurn(t *testing.T, path string, seed int, state map[string]string) (tol
 	require.ErrorAs(t, cmd.Wait(), &exit)
 	require.Equal(t, -1, exit.ExitCode(), "it was killed, and did not exit")
 	return told, open
-}
-
-// helper is this test binary, to be run as one of the helpers.
-func helper(t *testing.T, name string, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), "IPAM_TEST_HELPER="+name)
-	cmd.Stderr = os.Stderr
-	return cmd
 }

@@ -1,82 +1,27 @@
 package ipam
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
-	"os"
+	"fmt"
 	"slices"
-
-	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
-// load reads a file into an empty authority. What is wrong with the content is a
-// boltfile.Damage.
-func load(path string, a *Authority) (sum, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return sum{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return sum{}, err
-	}
-	l := loader{a: a}
-	if err := boltfile.Scan(f, info.Size(), l.pair); err != nil {
-		return sum{}, err
-	}
-	switch {
-	case l.schema > schema:
-		return sum{}, &SchemaError{Path: path, Have: l.schema, Known: schema}
-	case l.schema == 0:
-		return sum{}, boltfile.Damaged("it has no schema")
-	case l.err != nil:
-		return sum{}, boltfile.Damaged("%v", l.err)
-	case !bytes.Equal(l.written, l.sum.bytes()):
-		return sum{}, boltfile.Damaged("its %d entries are not those that were written", l.sum.count)
-	}
-	l.restAll()
-	return l.sum, nil
-}
-
+// A loader takes the pairs of a file into an empty authority.
 type loader struct {
 	a        *Authority
-	schema   uint32
-	written  []byte // the sum the file says it has
-	sum      sum    // the sum it has
 	released []*record
-	err      error // what is wrong with the content, if its schema is known
 }
 
-// pair takes in one pair of the file.
+// pair takes in one pair, or says what is wrong with it.
 func (l *loader) pair(bucket string, key, value []byte) error {
 	switch bucket {
-	case string(bucketAuthority):
-		switch {
-		case bytes.Equal(key, keySchema) && len(value) == 4:
-			l.schema = binary.BigEndian.Uint32(value)
-		case bytes.Equal(key, keySum):
-			l.written = bytes.Clone(value)
-		}
-		return nil
-	case string(bucketClaims):
-		l.sum.add(bucketClaims, key, value)
-		l.fail(l.claim(key, value))
-	case string(bucketLeases):
-		l.sum.add(bucketLeases, key, value)
-		l.fail(l.lease(key, value))
-	default:
-		l.fail(boltfile.Damaged("unknown bucket %q", bucket))
+	case bucketClaims:
+		return l.claim(key, value)
+	case bucketLeases:
+		return l.lease(key, value)
 	}
-	return nil
-}
-
-func (l *loader) fail(err error) {
-	if l.err == nil {
-		l.err = err
-	}
+	return fmt.Errorf("unknown bucket %q", bucket)
 }
 
 var errMisplaced = errors.New("an entry where none may be")

@@ -33,7 +33,7 @@ Operations:
 			}
 			r, err := wire.ParseRequest(args[0], fields)
 			if err != nil {
-				return &usageError{err}
+				return &usageError{unknownOp(args[0], err)}
 			}
 			res, err := a.ask(cmd.Context(), r)
 			if err != nil {
@@ -142,6 +142,7 @@ without sending it.`,
 	c.Flags().StringVar(&proto, "proto", "", "the packet's `protocol`: tcp, udp or icmp")
 	c.Flags().Uint16Var(&port, "port", 0, "the `port` it is going to")
 	complete(c, "proto", "tcp", "udp", "icmp")
+	complete(c, "port")
 	return c
 }
 

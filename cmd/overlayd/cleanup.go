@@ -72,9 +72,9 @@ func removed(r daemon.CleanupReport) string {
 	}
 	line(r.Stopped, "ended the daemon")
 	line(len(r.Links) > 0, "removed %s: %s", counted(len(r.Links), "interface", "interfaces"), clean(strings.Join(r.Links, " ")))
-	line(r.Firewall, "removed the firewall's table")
+	line(r.Firewall, "removed the firewall's tables")
 	line(len(r.Sysctls) > 0, "put back %s", clean(strings.Join(r.Sysctls, " ")))
-	line(r.Records > 0, "forgot %s, attachments, peers, names and ports", counted(r.Records, "record of services", "records of services"))
+	line(r.Records > 0, "forgot %s of what was set up", counted(r.Records, "record", "records"))
 	if b.Len() == 0 {
 		return "There was nothing to remove.\n"
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/overlayd/overlayd/daemon/wire"
 )
 
-// complete offers words as values of a flag.
+// complete offers words as values of a flag, and never files.
 func complete(c *cobra.Command, flag string, words ...string) {
 	err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {

@@ -49,18 +49,30 @@ is run/overlayd.sock in that folder.
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "the daemon's socket, a `path`")
 	root.PersistentFlags().StringVar(&a.dataDir, "data-dir", "", "the daemon's data `folder`")
 	serve.flags(root)
+	if err := root.MarkPersistentFlagDirname("data-dir"); err != nil {
+		panic(err) // there is no such flag: every test finds that
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	root.Flags().Bool("version", false, "show the version of this command")
+	root.Version = about()
+	root.SetVersionTemplate("{{.Version}}\n")
 
 	grouped := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
+			if c.ValidArgsFunction == nil {
+				c.ValidArgsFunction = cobra.NoFileCompletions
+			}
 			root.AddCommand(c)
 		}
 	}
 	grouped(groupDaemon, serve.command(), a.shutdownCommand(), a.cleanupCommand())
 	grouped(groupShow, a.asking(
 		a.statusCommand(), a.peersCommand(), a.servicesCommand(), a.attachmentsCommand(), a.leasesCommand(),
-		a.dnsCommand(), a.portsCommand(), a.explainCommand(), a.eventsCommand(), a.versionCommand())...)
+		a.dnsCommand(), a.portsCommand(), a.explainCommand(), a.eventsCommand())...)
+	grouped(groupShow, a.versionCommand())
 	grouped(groupAct, a.asking(a.callCommand(), a.pingCommand())...)
+	refuseUnknown(root)
 	return root
 }
 
@@ -75,4 +87,5 @@ func (a *app) asking(commands ...*cobra.Command) []*cobra.Command {
 
 func (a *app) patience(c *cobra.Command) {
 	c.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+	complete(c, "timeout")
 }

@@ -38,7 +38,7 @@ signal ends it at once.
 As root on Linux the overlay is a TUN device, else, or with --mode rootless, a
 TCP/IP stack inside the daemon, which needs no privilege but reaches no
 containers. The data folder is /var/lib/overlayd as root, else overlayd in
-$XDG_STATE_HOME.
+$XDG_STATE_HOME or in ~/.local/state.
 
 With systemd it says when it is ready and that it lives, and takes a socket; see
 overlayd.service and overlayd.socket.`,
@@ -52,9 +52,10 @@ overlayd.service and overlayd.socket.`,
 func (s *serving) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&s.mode, "mode", string(daemon.ModeAuto), "what the overlay is: tun, rootless, or auto for what the system gives")
-	f.StringVar(&s.logFormat, "log-format", "text", "of what is logged to standard error: text or json")
-	f.StringVar(&s.logLevel, "log-level", "info", "from which on it is logged: debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", "text", "the form of what is logged to standard error: text or json")
+	f.StringVar(&s.logLevel, "log-level", "info", "the least of what is logged: debug, info, warn or error")
 	f.StringVar(&s.metrics, "metrics-listen", "", "serve Prometheus metrics at /metrics on this `address`; a port alone is one of 127.0.0.1")
+	complete(c, "metrics-listen")
 	complete(c, "mode", "auto", "tun", "rootless")
 	complete(c, "log-format", "text", "json")
 	complete(c, "log-level", "debug", "info", "warn", "error")

@@ -38,26 +38,34 @@ func buildSetting(key string) string {
 	return ""
 }
 
+func platform() string { return buildSetting("GOOS") + "/" + buildSetting("GOARCH") }
+
+// about is what this command is, on one line.
+func about() string {
+	return fmt.Sprintf("overlayd %s, %s, %s", version(), runtime.Version(), platform())
+}
+
 func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Show the version of this command; status shows the daemon's",
 		Args:  arguments(0),
 		RunE: func(*cobra.Command, []string) error {
-			platform := buildSetting("GOOS") + "/" + buildSetting("GOARCH")
 			if !a.json {
-				_, err := fmt.Fprintf(a.out, "overlayd %s, %s, %s\n", version(), runtime.Version(), platform)
+				_, err := fmt.Fprintln(a.out, about())
 				return err
 			}
 			data, err := json.Marshal(struct {
 				Version  string `json:"version"`
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
-			}{version(), runtime.Version(), platform})
+			}{version(), runtime.Version(), platform()})
 			if err != nil {
 				return err
 			}
 			return a.printRawJSON(data)
 		},
 	}
+	c.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
+	return c
 }

@@ -55,7 +55,7 @@ func checkWord(t reflect.Type, s string) *fault {
 	if !ok || slices.Contains(w.words(), s) {
 		return nil
 	}
-	return faultf("%s is none of %q", clip(s), w.words())
+	return faultf("%s is none of %s", clip(s), strings.Join(w.words(), ", "))
 }
 
 var (

@@ -18,8 +18,8 @@ type arrow struct {
 // top knows the host's plans, and the operating system is at the rim.
 var arrows = []arrow{
 	{"packet", nil, "it is the vocabulary of all others, and knows nothing but bytes"},
-	{"ipam", []string{"internal/boltfile"}, "addresses and owners need no network; the leaf it has keeps bbolt from damaged files"},
-	{"internal/boltfile", nil, "it reads the pages of a file"},
+	{"ipam", []string{"internal/boltfile"}, "addresses and owners need no network; the leaf it has keeps them on the disk"},
+	{"internal/boltfile", nil, "a file knows nothing of what is in it"},
 	{"internal/hostnet", nil, "it is the only one that touches the host, and knows nothing of overlays"},
 	{"internal/udp", nil, "a socket knows nothing of what goes through it"},
 	{"internal/aead", nil, "a cipher knows bytes and keys"},
@@ -38,6 +38,7 @@ var arrows = []arrow{
 	{"examples/*", []string{"overlay", "netstack", "nat", "nat/traversal", "dnsd", "ipam", "packet", "daemon", "daemon/client", "daemon/wire"}, "an example uses what its reader can use, so nothing internal"},
 	{"bench/...", []string{"*"}, "it measures anything"},
 	{"internal/testnet", []string{"packet", "internal/hostnet"}, "fakes serve the tests of all others, so may import only leaves"},
+	{"internal/testchild", nil, "it starts a test again, whatever that tests"},
 	{"internal/archtest", nil, "it reads the others"},
 }
 
@@ -63,8 +64,10 @@ func TestPackagesImportOnlyWhatTheirArrowsAllow(t *testing.T) {
 func TestOnlyTestsImportTheFakes(t *testing.T) {
 	for _, p := range packages(t) {
 		from, _ := ours(p.ImportPath)
-		if slices.Contains(p.Imports, module+"/internal/testnet") && !within(from, "bench") {
-			t.Errorf("on %s, package %s imports internal/testnet outside its tests", p.system, from)
+		for _, fake := range []string{"internal/testnet", "internal/testchild"} {
+			if slices.Contains(p.Imports, module+"/"+fake) && !within(from, "bench") {
+				t.Errorf("on %s, package %s imports %s outside its tests", p.system, from, fake)
+			}
 		}
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// ErrLocked is what Lock returns for a file somebody else has locked.
-var ErrLocked = errors.New("locked")
+// errLocked is what lock returns for a file somebody else has locked.
+var errLocked = errors.New("locked")
 
 // MakeDir makes a folder, and those it is in, and puts their names on the disk.
 func MakeDir(dir string) error {

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Lock is not to be had: a file could be opened twice.
-func Lock(*os.File) error { return errors.ErrUnsupported }
+// lock is not to be had: a file could be opened twice.
+func lock(*os.File) error { return errors.ErrUnsupported }
 
 // SyncDir is not to be had.
 func SyncDir(string) error { return errors.ErrUnsupported }

@@ -8,15 +8,15 @@ import (
 	"syscall"
 )
 
-// Lock takes the lock of an open file, or returns ErrLocked.
-func Lock(f *os.File) error {
+// lock takes the lock of an open file, or returns errLocked.
+func lock(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EWOULDBLOCK):
-			return ErrLocked
+			return errLocked
 		}
 		return err
 	}

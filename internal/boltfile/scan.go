@@ -9,7 +9,7 @@ import (
 	"math"
 )
 
-// PageSize is the only size of pages that Scan takes, in bytes: make the file with
+// PageSize is the only size of pages that scan takes, in bytes: make the file with
 // it, whatever the system's own is.
 const PageSize = 4096
 
@@ -35,19 +35,19 @@ const (
 
 var order = binary.NativeEndian
 
-// Damage is why a file cannot be what was written.
-type Damage string
+// A damage is why a file cannot be what was written.
+type damage string
 
-func (d Damage) Error() string { return string(d) }
+func (d damage) Error() string { return string(d) }
 
-// Damaged is a Damage in the words of fmt.Sprintf.
-func Damaged(format string, args ...any) error { return Damage(fmt.Sprintf(format, args...)) }
+// damaged is a damage in the words of fmt.Sprintf.
+func damaged(format string, args ...any) error { return damage(fmt.Sprintf(format, args...)) }
 
-// Scan reads a file of the given size, checks that every page is sound and used
+// scan reads a file of the given size, checks that every page is sound and used
 // once and that every bucket is in order, and yields the pairs of its top-level
-// buckets. Key and value are only good until yield returns. What Scan finds
-// wrong is a Damage; other errors are yield's and those of reading.
-func Scan(f io.ReaderAt, size int64, yield func(bucket string, key, value []byte) error) error {
+// buckets. Key and value are only good until yield returns. What scan finds
+// wrong is a damage; other errors are yield's and those of reading.
+func scan(f io.ReaderAt, size int64, yield func(bucket string, key, value []byte) error) error {
 	s := scanner{f: f, size: size}
 	root, err := s.readMeta()
 	if err != nil {
@@ -55,12 +55,12 @@ func Scan(f io.ReaderAt, size int64, yield func(bucket string, key, value []byte
 	}
 	return s.tree(root, 0, func(name, value []byte, isBucket bool) error {
 		if !isBucket {
-			return Damaged("a value among the buckets")
+			return damaged("a value among the buckets")
 		}
 		bucket := string(name)
 		return s.bucket(value, 1, func(k, v []byte, isBucket bool) error {
 			if isBucket {
-				return Damaged("bucket %q has a bucket in it", bucket)
+				return damaged("bucket %q has a bucket in it", bucket)
 			}
 			return yield(bucket, k, v)
 		})
@@ -77,7 +77,7 @@ type scanner struct {
 // readMeta finds the meta that counts and returns the root page.
 func (s *scanner) readMeta() (root uint64, err error) {
 	if s.size < 4*PageSize {
-		return 0, Damaged("%d bytes are too short", s.size)
+		return 0, damaged("%d bytes are too short", s.size)
 	}
 	var best []byte
 	// bbolt takes the first whole meta it finds at one of these places for the page
@@ -92,18 +92,18 @@ func (s *scanner) readMeta() (root uint64, err error) {
 			continue
 		}
 		if at%PageSize != 0 || order.Uint32(m[8:]) != PageSize {
-			return 0, Damaged("a meta page at %d is for pages of %d bytes", at, order.Uint32(m[8:]))
+			return 0, damaged("a meta page at %d is for pages of %d bytes", at, order.Uint32(m[8:]))
 		}
 		if best == nil || metaTxid(best) < metaTxid(m) {
 			best = m
 		}
 	}
 	if best == nil {
-		return 0, Damaged("neither meta page is whole")
+		return 0, damaged("neither meta page is whole")
 	}
 	s.high = order.Uint64(best[40:])
 	if s.high < 4 || s.high > uint64(s.size)/PageSize {
-		return 0, Damaged("%d pages in use do not fit in %d bytes", s.high, s.size)
+		return 0, damaged("%d pages in use do not fit in %d bytes", s.high, s.size)
 	}
 	s.used = make([]uint64, s.high/64+1)
 	s.mark(0, 2)
@@ -146,7 +146,7 @@ func (s *scanner) mark(id, n uint64) bool {
 // page reads a page and those that continue it.
 func (s *scanner) page(id uint64) (page []byte, flags, count uint16, err error) {
 	if id >= s.high {
-		return nil, 0, 0, Damaged("page %d is past the end", id)
+		return nil, 0, 0, damaged("page %d is past the end", id)
 	}
 	page = make([]byte, PageSize)
 	if _, err := s.f.ReadAt(page, int64(id)*PageSize); err != nil {
@@ -154,10 +154,10 @@ func (s *scanner) page(id uint64) (page []byte, flags, count uint16, err error) 
 	}
 	overflow := uint64(order.Uint32(page[12:]))
 	if order.Uint64(page) != id {
-		return nil, 0, 0, Damaged("page %d says it is page %d", id, order.Uint64(page))
+		return nil, 0, 0, damaged("page %d says it is page %d", id, order.Uint64(page))
 	}
 	if !s.mark(id, 1+overflow) {
-		return nil, 0, 0, Damaged("page %d is used twice or is too long", id)
+		return nil, 0, 0, damaged("page %d is used twice or is too long", id)
 	}
 	if overflow > 0 {
 		page = append(page, make([]byte, overflow*PageSize)...)
@@ -179,7 +179,7 @@ func (s *scanner) freelist(id uint64) error {
 		return err
 	}
 	if flags != pageFreelist {
-		return Damaged("page %d is not the free list", id)
+		return damaged("page %d is not the free list", id)
 	}
 	list := page[pageHeader:]
 	n := uint64(count)
@@ -187,11 +187,11 @@ func (s *scanner) freelist(id uint64) error {
 		n, list = order.Uint64(list), list[8:]
 	}
 	if n > uint64(len(list))/8 {
-		return Damaged("the free list is longer than its page")
+		return damaged("the free list is longer than its page")
 	}
 	for i := range n {
 		if free := order.Uint64(list[i*8:]); !s.mark(free, 1) {
-			return Damaged("page %d is free twice, or used", free)
+			return damaged("page %d is free twice, or used", free)
 		}
 	}
 	return nil
@@ -201,14 +201,14 @@ func (s *scanner) freelist(id uint64) error {
 // one, in the value itself.
 func (s *scanner) bucket(value []byte, depth int, yield func(k, v []byte, isBucket bool) error) error {
 	if len(value) < bucketHeader {
-		return Damaged("a bucket of %d bytes", len(value))
+		return damaged("a bucket of %d bytes", len(value))
 	}
 	if root := order.Uint64(value); root != 0 {
 		return s.tree(root, depth, yield)
 	}
 	page := value[bucketHeader:]
 	if len(page) < pageHeader || order.Uint16(page[8:]) != pageLeaf {
-		return Damaged("an inline bucket without its page")
+		return damaged("an inline bucket without its page")
 	}
 	var last []byte
 	return s.leaf(page, order.Uint16(page[10:]), &last, yield)
@@ -224,28 +224,28 @@ func (s *scanner) tree(root uint64, depth int, yield func(k, v []byte, isBucket 
 // the one that was yielded last.
 func (s *scanner) walk(id uint64, depth int, least []byte, last *[]byte, yield func(k, v []byte, isBucket bool) error) error {
 	if depth > maxDepth {
-		return Damaged("page %d is too deep", id)
+		return damaged("page %d is too deep", id)
 	}
 	page, flags, count, err := s.page(id)
 	if err != nil {
 		return err
 	}
 	if *last != nil && least != nil && bytes.Compare(*last, least) >= 0 {
-		return Damaged("page %d is out of order", id)
+		return damaged("page %d is out of order", id)
 	}
 	switch flags {
 	case pageLeaf:
 		first := true
 		return s.leaf(page, count, last, func(k, v []byte, isBucket bool) error {
 			if first && bytes.Compare(k, least) < 0 {
-				return Damaged("page %d begins below its parent's key", id)
+				return damaged("page %d begins below its parent's key", id)
 			}
 			first = false
 			return yield(k, v, isBucket)
 		})
 	case pageBranch:
 		if count == 0 {
-			return Damaged("page %d is an empty branch", id)
+			return damaged("page %d is an empty branch", id)
 		}
 		for i := range int(count) {
 			key, child, err := branchElem(page, i)
@@ -253,7 +253,7 @@ func (s *scanner) walk(id uint64, depth int, least []byte, last *[]byte, yield f
 				return err
 			}
 			if i == 0 && bytes.Compare(key, least) < 0 {
-				return Damaged("page %d begins below its parent's key", id)
+				return damaged("page %d begins below its parent's key", id)
 			}
 			if err := s.walk(child, depth+1, key, last, yield); err != nil {
 				return err
@@ -261,7 +261,7 @@ func (s *scanner) walk(id uint64, depth int, least []byte, last *[]byte, yield f
 		}
 		return nil
 	}
-	return Damaged("page %d is of no known kind: %#x", id, flags)
+	return damaged("page %d is of no known kind: %#x", id, flags)
 }
 
 // leaf yields the pairs of a leaf page, whose keys rise.
@@ -272,10 +272,10 @@ func (s *scanner) leaf(page []byte, count uint16, last *[]byte, yield func(k, v 
 			return err
 		}
 		if flags > elemBucket {
-			return Damaged("an element of no known kind: %#x", flags)
+			return damaged("an element of no known kind: %#x", flags)
 		}
 		if *last != nil && bytes.Compare(*last, key) >= 0 {
-			return Damaged("keys out of order")
+			return damaged("keys out of order")
 		}
 		*last = append((*last)[:0], key...)
 		if err := yield(key, value, flags == elemBucket); err != nil {
@@ -290,7 +290,7 @@ func (s *scanner) leaf(page []byte, count uint16, last *[]byte, yield func(k, v 
 func branchElem(page []byte, i int) (key []byte, child uint64, err error) {
 	at := pageHeader + i*elemHeader
 	if at+elemHeader > len(page) {
-		return nil, 0, Damaged("a branch is longer than its page")
+		return nil, 0, damaged("a branch is longer than its page")
 	}
 	e := page[at:]
 	key, _, err = elemBytes(e, order.Uint32(e), order.Uint32(e[4:]), 0)
@@ -302,7 +302,7 @@ func branchElem(page []byte, i int) (key []byte, child uint64, err error) {
 func leafElem(page []byte, i int) (key, value []byte, flags uint32, err error) {
 	at := pageHeader + i*elemHeader
 	if at+elemHeader > len(page) {
-		return nil, nil, 0, Damaged("a leaf is longer than its page")
+		return nil, nil, 0, damaged("a leaf is longer than its page")
 	}
 	e := page[at:]
 	key, value, err = elemBytes(e, order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:]))
@@ -314,7 +314,7 @@ func leafElem(page []byte, i int) (key, value []byte, flags uint32, err error) {
 func elemBytes(e []byte, pos, keyLen, valueLen uint32) (key, value []byte, err error) {
 	end := uint64(pos) + uint64(keyLen) + uint64(valueLen)
 	if pos < elemHeader || keyLen == 0 || end > uint64(len(e)) {
-		return nil, nil, Damaged("an element has no key, or reaches out of its page")
+		return nil, nil, damaged("an element has no key, or reaches out of its page")
 	}
 	return e[pos : pos+keyLen], e[pos+keyLen : end], nil
 }

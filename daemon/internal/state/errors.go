@@ -4,19 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // A HeldError says that a data folder is in use already, and by whom.
 type HeldError struct {
-	Path    string    `json:"-"`   // the folder
-	PID     int       `json:"pid"` // 0: not known
-	Program string    `json:"program"`
-	Since   time.Time `json:"since"`
+	Path    string // the folder
+	PID     int    // 0: not known
+	Program string
+	Since   time.Time
 }
 
 func (e *HeldError) Error() string {
@@ -58,9 +58,13 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 
 // folderError is an error about a data folder, with what to do about it.
 func folderError(dir string, err error) error {
-	switch err.(type) {
-	case nil, *HeldError, *SchemaError, *DamagedError:
-		return err
+	switch e := err.(type) {
+	case *boltfile.HeldError:
+		return &HeldError{Path: dir, PID: e.PID, Program: e.Program, Since: e.Since}
+	case *boltfile.SchemaError:
+		return (*SchemaError)(e)
+	case *boltfile.DamagedError:
+		return (*DamagedError)(e)
 	}
 	for _, a := range advice {
 		if errors.Is(err, a.err) {
@@ -79,15 +83,4 @@ var advice = []struct {
 	{syscall.EROFS, "mount it writable, or use another folder"},
 	{syscall.ENOTDIR, "it, or what it lies in, is a file: move that away, or use another folder"},
 	{fs.ErrPermission, "run as the user it belongs to, or use another folder"},
-}
-
-// wrapErrno makes the error numbers in a message ones that errors.Is finds: bbolt
-// does not wrap what the growing of its file failed with.
-func wrapErrno(err error) error {
-	for _, no := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO} {
-		if err != nil && !errors.Is(err, no) && strings.HasSuffix(err.Error(), no.Error()) {
-			return fmt.Errorf("%s%w", strings.TrimSuffix(err.Error(), no.Error()), no)
-		}
-	}
-	return err
 }

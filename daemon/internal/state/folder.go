@@ -1,16 +1,10 @@
 package state
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"time"
-
-	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // checkDir refuses a folder in which others can put files of theirs in the place
@@ -26,33 +20,20 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// hold locks a folder for this process and says in the lock file who we are, for
-// the next one to read. The lock ends when the returned file is closed.
-func hold(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// checkFile refuses a state file that is none, or that others can read: services
+// and guests have their keys in it.
+func checkFile(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file: move it away", fileState)
 	}
-	if err := boltfile.Lock(f); err != nil {
-		defer f.Close()
-		if !errors.Is(err, boltfile.ErrLocked) {
-			return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
-		}
-		held := &HeldError{}
-		b, err := io.ReadAll(io.LimitReader(f, 4096))
-		if err != nil || json.Unmarshal(b, held) != nil {
-			held = &HeldError{}
-		}
-		held.Path = dir
-		return nil, held
+	if why := exposed(info); why != "" {
+		return fmt.Errorf("%s: %s", fileState, why)
 	}
-	b, err := json.Marshal(HeldError{PID: os.Getpid(), Program: filepath.Base(os.Args[0]), Since: time.Now()})
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	// It only informs: a full disk shall not keep us from what is in the folder.
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt(b, 0)
-	}
-	return f, nil
+	return nil
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func init() {
@@ -100,7 +102,7 @@ func asNobody(t *testing.T, name string, args ...string) (string, error) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
 	}
-	cmd := helper(t, name, args...)
+	cmd := testchild.Command(t, name, args...)
 	dir, err := os.MkdirTemp("/tmp", "state-test-") // t.TempDir is in a folder of mode 0700
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -126,7 +128,7 @@ func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
 		require.NoError(t, os.Chown(dir, 65534, 65534))
 		_, err := Open(dir)
 		require.ErrorIs(t, err, fs.ErrPermission)
-		require.ErrorContains(t, err, "it belongs to user 65534, and this is user 0: chown it")
+		require.ErrorContains(t, err, "it belongs to user 65534, and this is user 0: run as that user, chown it, or use another folder")
 	})
 	t.Run("root and a user's key", func(t *testing.T) {
 		s := open(t, newDir(t))
@@ -273,7 +275,7 @@ func TestAFullOrReadOnlyDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a small disk")
 	}
-	cmd := helper(t, "small disk", t.TempDir())
+	cmd := testchild.Command(t, "small disk", t.TempDir())
 	cmd.Stderr = nil
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func init() {
@@ -28,7 +30,7 @@ func init() {
 
 func TestAFolderInUseSaysByWhom(t *testing.T) {
 	dir := newDir(t)
-	cmd := helper(t, "hold", dir)
+	cmd := testchild.Command(t, "hold", dir)
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()

@@ -19,7 +19,7 @@ func unguarded(dir fs.FileInfo) string {
 	case !ok:
 		return ""
 	case int(st.Uid) != uid:
-		return fmt.Sprintf("it belongs to user %d, and this is user %d: chown it", st.Uid, uid)
+		return fmt.Sprintf("it belongs to user %d, and this is user %d: run as that user, chown it", st.Uid, uid)
 	case mode&0o002 != 0 || mode&0o020 != 0 && int(st.Gid) != os.Getegid():
 		return fmt.Sprintf("others can write to it (mode %#o): chmod it to 0700", mode)
 	}

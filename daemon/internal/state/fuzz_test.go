@@ -21,8 +21,8 @@ func FuzzEntry(f *testing.F) {
 	putAll(tx, sample(f))
 	require.NoError(f, tx.err)
 	for _, c := range tx.changes {
-		f.Add(c.table, c.key, c.value)
-		f.Add(c.table, c.key, bytes.Replace(c.value, []byte(`":`), []byte(`":null,"x":`), 1))
+		f.Add(c.Bucket, c.Key, c.Value)
+		f.Add(c.Bucket, c.Key, bytes.Replace(c.Value, []byte(`":`), []byte(`":null,"x":`), 1))
 	}
 	f.Add("nothing", []byte("a"), []byte("{}"))
 	f.Fuzz(func(t *testing.T, name string, key, value []byte) {
@@ -41,14 +41,14 @@ func FuzzEntry(f *testing.F) {
 		require.NoError(t, tx.err)
 		require.Len(t, tx.changes, 1)
 		c := tx.changes[0]
-		require.Equal(t, string(key), string(c.key))
+		require.Equal(t, string(key), string(c.Key))
 		var again State
-		require.NoError(t, again.add(name, c.key, c.value))
+		require.NoError(t, again.add(name, c.Key, c.Value))
 		tx = &Tx{}
 		putAll(tx, again)
 		for _, d := range tx.changes {
-			if d.table == name {
-				require.Equal(t, string(c.value), string(d.value))
+			if d.Bucket == name {
+				require.Equal(t, string(c.Value), string(d.Value))
 			}
 		}
 	})
@@ -110,7 +110,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		defer s.Close()
-		s.db.NoSync, s.db.NoGrowSync = true, true
+		s.file.DB.NoSync, s.file.DB.NoGrowSync = true, true
 		// When the latest meta page is not whole, the one before it counts: that is
 		// what a crash leaves.
 		got := load(t, s)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func init() { helpers["churn"] = churn }
@@ -146,7 +148,7 @@ func whole(t *testing.T, st State) map[string]string {
 // there, the updates it was not told the end of, and how many it was told of.
 func runChurn(t *testing.T, dir string, n int, marks map[string]string) (told, open map[string]string, acknowledged uint64) {
 	t.Helper()
-	cmd := helper(t, "churn", dir, strconv.Itoa(n))
+	cmd := testchild.Command(t, "churn", dir, strconv.Itoa(n))
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

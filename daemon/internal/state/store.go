@@ -1,14 +1,13 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/overlayd/overlayd/internal/boltfile"
 	"github.com/overlayd/overlayd/overlay"
@@ -24,10 +23,8 @@ const (
 // A Store is a data folder. Its methods are safe for use by several goroutines.
 type Store struct {
 	dir  string
-	path string // of the state file
 	lock *os.File
-	db   *bolt.DB
-	sum  sum // of what is in db; of who has writer
+	file *boltfile.File
 
 	writer sync.Mutex // held by who writes to the file
 
@@ -61,34 +58,44 @@ func Open(dir string) (_ *Store, err error) {
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, path: filepath.Join(dir, fileState)}
-	if s.lock, err = hold(dir); err != nil {
+	s := &Store{dir: dir}
+	if s.lock, err = boltfile.Hold(filepath.Join(dir, fileLock)); err != nil {
 		return nil, folderError(dir, err)
 	}
-	if err := s.open(); err != nil {
+	if err := s.open(filepath.Join(dir, fileState)); err != nil {
 		return nil, errors.Join(folderError(dir, err), s.lock.Close())
 	}
 	return s, nil
 }
 
+// open opens the state file, and makes it if need be.
+func (s *Store) open(path string) error {
+	if err := checkFile(path); err != nil {
+		return err
+	}
+	var whole State // that it can be read is all there is to know yet
+	var err error
+	s.file, err = boltfile.Open(path, format, func(table string, key, value []byte) error {
+		if table == nodes.name {
+			s.node = bytes.Clone(value)
+		}
+		return whole.add(table, key, value)
+	})
+	return err
+}
+
 // Load is everything that is stored, with the updates that have returned.
-func (s *Store) Load() (State, error) {
+func (s *Store) Load() (st State, err error) {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
 		return State{}, s.errClosed()
 	}
-	var l loader
-	err := s.db.View(func(tx *bolt.Tx) error {
-		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
-			return b.ForEach(func(k, v []byte) error { return l.pair(string(name), k, v) })
-		})
-	})
-	if err != nil {
+	if err := s.file.Each(st.add); err != nil {
 		return State{}, folderError(s.dir, err)
 	}
-	return l.state, nil
+	return st, nil
 }
 
 // Close releases the folder, when the updates under way are done. Every later call
@@ -110,7 +117,7 @@ func (s *Store) Close() error {
 	if !first {
 		return nil
 	}
-	if err := errors.Join(s.db.Close(), s.lock.Close()); err != nil {
+	if err := errors.Join(s.file.Close(), s.lock.Close()); err != nil {
 		return folderError(s.dir, err)
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 func TestEverythingIsThereAfterARestart(t *testing.T) {
@@ -175,7 +176,7 @@ func TestSeveralOwnersChangeTheirPartsOfTheNodeAtOnce(t *testing.T) {
 
 func TestUpdatesThatComeWhileAnotherIsWrittenShareOneWrite(t *testing.T) {
 	s := open(t, newDir(t))
-	before := s.lastCommit()
+	before := s.file.LastCommit()
 	s.writer.Lock() // somebody writes
 	const n = 64
 	var wg sync.WaitGroup
@@ -195,14 +196,14 @@ func TestUpdatesThatComeWhileAnotherIsWrittenShareOneWrite(t *testing.T) {
 	s.writer.Unlock()
 	wg.Wait()
 	require.Len(t, load(t, s).Services, n)
-	require.Equal(t, before+1, s.lastCommit())
+	require.Equal(t, before+1, s.file.LastCommit())
 }
 
 func TestAWriteThatFailsChangesNothing(t *testing.T) {
 	s, st := open(t, newDir(t)), sample(t)
 	update(t, s, func(tx *Tx) { putAll(tx, st) })
 	mine := errors.New("mine")
-	unhook := hook(s.db, func(writeAt, []byte, int64) (int, error) { return 0, mine })
+	unhook := hook(s.file.DB, func(writeAt, []byte, int64) (int, error) { return 0, mine })
 	err := s.Update(func(tx *Tx) error { tx.SetNode(Node{ID: 7}); return nil })
 	require.ErrorIs(t, err, mine)
 	require.ErrorContains(t, err, "nothing was changed")
@@ -220,7 +221,7 @@ func TestAWriteThatFailsChangesNothing(t *testing.T) {
 func TestAfterAWriteThatMayBeThereNothingIsWrittenAnyMore(t *testing.T) {
 	s := open(t, newDir(t))
 	mine := errors.New("mine")
-	unhook := hook(s.db, func(next writeAt, b []byte, off int64) (int, error) {
+	unhook := hook(s.file.DB, func(next writeAt, b []byte, off int64) (int, error) {
 		n, err := next(b, off)
 		if off < 2*4096 {
 			err = mine
@@ -240,7 +241,7 @@ func TestAfterAWriteThatMayBeThereNothingIsWrittenAnyMore(t *testing.T) {
 
 func TestNobodyTakesAPanicWhileWritingForSuccess(t *testing.T) {
 	s := open(t, newDir(t))
-	require.NoError(t, s.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(services.name)) }))
+	require.NoError(t, s.file.DB.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(services.name)) }))
 	s.writer.Lock() // so that both are of one group
 	errs := make(chan error, 2)
 	for i := range cap(errs) {
@@ -339,12 +340,12 @@ func TestAFileOfALaterVersionIsLeftAlone(t *testing.T) {
 	update(t, s, func(tx *Tx) { putAll(tx, sample(t)) })
 	require.NoError(t, s.Close())
 	edit(t, dir, func(tx *bolt.Tx) error {
-		about := tx.Bucket([]byte(tableAbout))
+		about := tx.Bucket([]byte(format.About))
 		b, err := tx.CreateBucket([]byte("new"))
 		if err == nil {
 			_, err = b.CreateBucket([]byte("in it another"))
 		}
-		return errors.Join(err, about.Put(keySchema, []byte{0, 0, 0, 2}), tx.DeleteBucket([]byte(peers.name)))
+		return errors.Join(err, about.Put(boltfile.KeySchema, []byte{0, 0, 0, 2}), tx.DeleteBucket([]byte(peers.name)))
 	})
 	before, err := os.ReadFile(filepath.Join(dir, fileState))
 	require.NoError(t, err)
@@ -397,7 +398,7 @@ func TestADamagedFileIsSetAside(t *testing.T) {
 			})
 		}, `there is no table "new"`},
 		"the schema is gone": {func(t *testing.T, dir string) {
-			edit(t, dir, func(tx *bolt.Tx) error { return tx.Bucket([]byte(tableAbout)).Delete(keySchema) })
+			edit(t, dir, func(tx *bolt.Tx) error { return tx.Bucket([]byte(format.About)).Delete(boltfile.KeySchema) })
 		}, "schema"},
 	} {
 		t.Run(name, func(t *testing.T) {

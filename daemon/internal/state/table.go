@@ -9,15 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/overlayd/overlayd/daemon/wire"
-)
-
-// tableAbout holds the schema and the sum of the other tables. It is the first of
-// the file, in this and every later version.
-const tableAbout = "about"
-
-var (
-	keySchema = []byte("schema")
-	keySum    = []byte("sum")
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 const (
@@ -42,8 +34,11 @@ var (
 	}}
 )
 
-// tables are the names of all.
-var tables = []string{tableAbout, nodes.name, services.name, peers.name, attachments.name, records.name, ports.name}
+var format = boltfile.Format{
+	About:   "about",
+	Buckets: []string{nodes.name, services.name, peers.name, attachments.name, records.name, ports.name},
+	Schema:  1,
+}
 
 // keyOf is the key of an entry: its parts with zero bytes between them. The first
 // may not be empty, and JSON would not give back one that is not UTF-8.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // A Tx is a change, good within the function given to Update. Its methods keep the
@@ -15,7 +16,7 @@ import (
 // without a zero byte, and an entry at most 1 MiB of JSON.
 type Tx struct {
 	node    []byte // nil: none
-	changes []change
+	changes []boltfile.Change
 	err     error
 }
 
@@ -82,7 +83,7 @@ func put[E any](tx *Tx, t table[E], e E) (value []byte, ok bool) {
 		tx.fail(fmt.Errorf("recording in table %s: %w", t.name, err))
 		return nil, false
 	}
-	tx.changes = append(tx.changes, change{t.name, key, value})
+	tx.changes = append(tx.changes, boltfile.Change{Bucket: t.name, Key: key, Value: value})
 	return value, true
 }
 
@@ -92,7 +93,7 @@ func remove[E any](tx *Tx, t table[E], e E) {
 		tx.fail(fmt.Errorf("deleting from table %s: %w", t.name, err))
 		return
 	}
-	tx.changes = append(tx.changes, change{table: t.name, key: key})
+	tx.changes = append(tx.changes, boltfile.Change{Bucket: t.name, Key: key})
 }
 
 func (tx *Tx) fail(err error) {

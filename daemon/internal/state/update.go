@@ -3,23 +3,17 @@ package state
 import (
 	"fmt"
 
-	bolt "go.etcd.io/bbolt"
+	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
 // A group is the changes of updates that go to the disk together: all that came
 // while the group before was being written.
 type group struct {
-	changes []change
+	changes []boltfile.Change
 	before  []byte // the node as it was
 	done    chan struct{}
 	failed  bool // with the group before it
 	err     error
-}
-
-// A change is one pair of the file, put or, if its value is nil, deleted.
-type change struct {
-	table      string
-	key, value []byte
 }
 
 // Update changes what is stored: all that fn does, or, when fn or the disk fails,
@@ -93,7 +87,7 @@ func (s *Store) write(g *group) {
 	s.forming, s.writing = nil, g
 	s.mu.Unlock()
 
-	doubt, err := s.commit(g.changes)
+	doubt, err := s.file.Commit(g.changes)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,59 +105,4 @@ func (s *Store) write(g *group) {
 		f.failed, f.err = true, g.err
 		s.forming = nil
 	}
-}
-
-// commit writes changes as one transaction and returns when they are on the disk.
-// doubt tells, of an error, that they may be there nevertheless.
-func (s *Store) commit(changes []change) (doubt bool, err error) {
-	defer func() {
-		// bbolt panics at what it takes to be impossible. Those who wait must not take
-		// that for success.
-		if p := recover(); p != nil {
-			doubt, err = true, fmt.Errorf("the file is not as it was left: %v", p)
-		}
-	}()
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return false, wrapErrno(err)
-	}
-	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
-	next := s.sum
-	for _, c := range changes {
-		b := tx.Bucket([]byte(c.table))
-		if old := b.Get(c.key); old != nil {
-			next.remove(c.table, c.key, old)
-		}
-		if c.value == nil {
-			err = b.Delete(c.key)
-		} else {
-			next.add(c.table, c.key, c.value)
-			err = b.Put(c.key, c.value)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	if err := tx.Bucket([]byte(tableAbout)).Put(keySum, next.bytes()); err != nil {
-		return false, err
-	}
-	id := tx.ID()
-	if err := tx.Commit(); err != nil {
-		return s.lastCommit() == id, wrapErrno(err)
-	}
-	s.sum = next
-	return false, nil
-}
-
-// lastCommit is the transaction that the file's metas tell of. That of a commit
-// that failed may be among them, if it was its last step that did.
-func (s *Store) lastCommit() (id int) {
-	err := s.db.View(func(tx *bolt.Tx) error {
-		id = tx.ID()
-		return nil
-	})
-	if err != nil {
-		return -1
-	}
-	return id
 }

@@ -1,4 +1,4 @@
-package ipam
+package boltfile
 
 import (
 	"encoding/json"
@@ -8,11 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/overlayd/overlayd/internal/boltfile"
 )
 
-// A HeldError says that a file is open already, and by whom.
+// A HeldError says that a file is in use, and by whom.
 type HeldError struct {
 	Path    string    `json:"-"`
 	PID     int       `json:"pid"` // 0: not known
@@ -20,25 +18,20 @@ type HeldError struct {
 	Since   time.Time `json:"since"`
 }
 
-func (e *HeldError) Error() string {
-	if e.PID == 0 {
-		return fmt.Sprintf("ipam: %s is in use by another process", e.Path)
-	}
-	return fmt.Sprintf("ipam: %s is in use by %s, process %d, since %s; stop it or use another file",
-		e.Path, e.Program, e.PID, e.Since.Format(time.RFC3339))
-}
+func (e *HeldError) Error() string { return e.Path + " is in use by another process" }
 
-// hold locks the file beside path for this process and writes into it who we are,
-// for the next one to read. The lock ends when the returned file is closed.
-func hold(path string) (*os.File, error) {
-	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+// Hold locks a file for this process, which it makes if need be, and writes into it
+// who we are, for the next one to read. The lock ends when the returned file is
+// closed. A file somebody else has is a *HeldError.
+func Hold(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := boltfile.Lock(f); err != nil {
+	if err := lock(f); err != nil {
 		defer f.Close()
-		if !errors.Is(err, boltfile.ErrLocked) {
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		if !errors.Is(err, errLocked) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		held := &HeldError{}
 		b, err := io.ReadAll(io.LimitReader(f, 4096))
