@@ -115,6 +115,19 @@ func (h *Handle) DeleteLink(index int) error {
 	}
 }
 
+// deleteNew removes a link that the caller has just made: by its name when it could
+// not be looked up. One that is gone is no error.
+func (h *Handle) deleteNew(name string, index int) error {
+	if index != 0 {
+		return h.DeleteLink(index)
+	}
+	err := h.request(unix.RTM_DELLINK, 0, 0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete link %s: %w", name, err)
+	}
+	return nil
+}
+
 // request sends a request about a link on a socket of its own: what would keep others
 // waiting, or what the netlink module has no call for.
 func (h *Handle) request(kind, flags, index int, attrs ...*nl.RtAttr) error {
