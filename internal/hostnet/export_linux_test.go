@@ -1,11 +1,23 @@
 package hostnet
 
+import (
+	"net/netip"
+	"time"
+)
+
 // SetWatchBuffer has link watches that begin from now on lose messages earlier, and
 // returns what undoes it.
 func SetWatchBuffer(bytes int) (undo func()) {
 	was := watchBuffer
 	watchBuffer = bytes
 	return func() { watchBuffer = was }
+}
+
+// SetAwaitTime sets for how long the kernel is waited for, and returns what undoes it.
+func SetAwaitTime(d time.Duration) (undo func()) {
+	was := awaitTime
+	awaitTime = d
+	return func() { awaitTime = was }
 }
 
 // Do is do.
@@ -17,3 +29,9 @@ func (h *Handle) LookElsewhere(other *Handle) {
 	h.netlink.Close()
 	h.netlink = other.netlink
 }
+
+// AwaitLocal is awaitLocal.
+func (h *Handle) AwaitLocal(index int, addr netip.Addr) error { return h.awaitLocal(index, addr) }
+
+// SetDown is the inverse of SetUp.
+func (h *Handle) SetDown(index int) error { return h.netlink.LinkSetDown(byIndex(index)) }

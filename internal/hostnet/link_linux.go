@@ -233,11 +233,14 @@ func (h *Handle) awaitRunning(index int) error {
 // errNotYet is under the error of what await is to try again.
 var errNotYet = errors.New("not yet")
 
-// await calls f until it returns another error than errNotYet, or none, for some
-// seconds: what is awaited takes the kernel less than a millisecond unless it is
-// busy.
+// awaitTime is for how long the kernel is waited for: what is awaited takes it less than
+// a millisecond unless it is busy.
+var awaitTime = 5 * time.Second
+
+// await calls f until it returns another error than errNotYet, or none, for
+// awaitTime.
 func await(f func() error) error {
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	for deadline := time.Now().Add(awaitTime); ; time.Sleep(100 * time.Microsecond) {
 		err := f()
 		if !errors.Is(err, errNotYet) || time.Now().After(deadline) {
 			return err

@@ -262,7 +262,7 @@ func (c *cable) setContainer(container *Handle) error {
 	}
 	for _, a := range c.Addrs {
 		if a.Addr().Is6() {
-			if err := container.awaitLocal(a.Addr()); err != nil {
+			if err := container.awaitLocal(end.Index, a.Addr()); err != nil {
 				return fmt.Errorf("add address %v: %w", a, err)
 			}
 		}
