@@ -1,0 +1,101 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/internal/hostnet"
+	"github.com/stretchr/testify/require"
+)
+
+// newWhole makes a daemon with a host, which the test's process has for itself.
+func newWhole(t *testing.T) *Daemon {
+	t.Helper()
+	dir := t.TempDir()
+	d, err := New(Config{DataDir: filepath.Join(dir, "data"), Endpoint: filepath.Join(dir, "s"), Mode: ModeTUN, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+// fixed is a link that the kernel removes for nobody: it stands for one that cannot be
+// removed now.
+var fixed = hostnet.Link{Index: 1, Name: "lo"}
+
+// TestWhatATeardownLeavesIsRemovedByTheNext has the kernel refuse to remove a bridge.
+func TestWhatATeardownLeavesIsRemovedByTheNext(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	for name, again := range map[string]func(d *Daemon, ctx context.Context) error{
+		"by who asks once more": func(d *Daemon, ctx context.Context) error {
+			return d.teardownService(ctx, wire.TeardownServiceOverlay{Service: "web"})
+		},
+		"by upkeep": func(d *Daemon, _ context.Context) error {
+			d.removeRests()
+			return nil
+		},
+		"by who sets it up anew": func(d *Daemon, ctx context.Context) error {
+			if _, err := d.setupService(ctx, wire.SetupServiceOverlay{Service: "web", Mode: wire.ModeShared}); err != nil {
+				return err
+			}
+			return d.teardownService(ctx, wire.TeardownServiceOverlay{Service: "web"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, ctx := newWhole(t), t.Context()
+			setup := func() error {
+				_, err := d.setupService(ctx, wire.SetupServiceOverlay{Service: "web", Mode: wire.ModeDedicated})
+				return err
+			}
+			teardown := func() error { return d.teardownService(ctx, wire.TeardownServiceOverlay{Service: "web"}) }
+			require.NoError(t, setup())
+			p := d.services.named["web"]
+			s := *p.now.Load()
+			bridge := s.bridge
+			p.change.Lock() // nobody is to mend it
+			s.bridge = fixed
+			p.now.Store(&s)
+			p.change.Unlock()
+
+			for range 2 {
+				err := teardown()
+				require.ErrorContains(t, err, `service "web" is torn down, but not all of it went`)
+				require.ErrorContains(t, err, "delete link 1: operation not supported")
+				recorded, err := d.store.Load()
+				require.NoError(t, err)
+				require.Empty(t, recorded.Services)
+				require.Empty(t, d.allServices())
+				_, err = d.host.Link(bridge.Index)
+				require.NoError(t, err)
+				require.Len(t, slices.Collect(d.leases.Subnets(netip.Prefix{})), 1, "its addresses are nobody else's")
+				require.Contains(t, d.degraded()[partService("web")], "not all of it went")
+			}
+			require.ErrorContains(t, setup(), "what is left of the one torn down cannot be removed")
+			_, _, err := d.service("web")
+			require.ErrorIs(t, err, wire.NotFound)
+
+			p.change.Lock()
+			rest := *p.rest.Load()
+			rest.bridge = bridge
+			p.rest.Store(&rest)
+			p.change.Unlock()
+			require.NoError(t, again(d, ctx))
+			links, err := d.host.Links()
+			require.NoError(t, err)
+			require.Len(t, links, 1, "but the loopback interface")
+			require.Empty(t, slices.Collect(d.leases.Subnets(netip.Prefix{})))
+			require.Empty(t, d.degraded())
+			require.False(t, d.services.known("web"))
+			has, err := d.host.HasFirewall()
+			require.NoError(t, err)
+			require.False(t, has)
+			require.NoError(t, teardown())
+		})
+	}
+}
