@@ -3,6 +3,7 @@ package hostnet_test
 import (
 	"testing"
 
+	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -27,4 +28,20 @@ func TestALinkThatCannotBeLookedUpIsNotLeftBehind(t *testing.T) {
 
 	same(t, fresh, h.listing(t))
 	require.Equal(t, inside, c.run("ip", "link"))
+}
+
+func TestAPartOfTheRulesIsRemovedToo(t *testing.T) {
+	for name, damage := range map[string]string{
+		"without the main table": "nft delete table inet overlayd",
+		"without its sets":       "nft delete table inet overlayd; nft add table inet overlayd",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			bridge := newBridge(t, h)
+			require.NoError(t, h.SetFirewall(hostnet.Firewall{Bridges: []string{bridge.Name}, Cluster: prefixes("10.200.0.0/16"), MTU: mtu}))
+			run(t, h.Namespace, "sh", "-ec", damage)
+			require.NoError(t, h.RemoveFirewall())
+			require.Empty(t, run(t, h.Namespace, "nft", "list", "ruleset"))
+		})
+	}
 }
