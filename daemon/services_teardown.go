@@ -103,8 +103,11 @@ func (d *Daemon) removeRest(p *place) error {
 	return nil
 }
 
-// removeRests removes what is left of services that are off the record.
+// removeRests removes what is left of an overlay or of services that are off the record.
 func (d *Daemon) removeRests() {
+	d.global.change.Lock()
+	d.removeGlobalRest() //nolint:errcheck // it is in the warnings of status
+	d.global.change.Unlock()
 	for _, name := range d.services.rests() {
 		p, err := d.services.enter(name)
 		if err != nil {

@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/overlayd/overlayd/internal/hostnet"
@@ -98,4 +102,53 @@ func TestWhatATeardownLeavesIsRemovedByTheNext(t *testing.T) {
 			require.NoError(t, teardown())
 		})
 	}
+}
+
+// TestRulesThatCannotBeRemovedAreRemovedByTheNextTeardown has another program own the
+// table of rules for a while (NFT_TABLE_F_OWNER, Linux 5.12).
+func TestRulesThatCannotBeRemovedAreRemovedByTheNextTeardown(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	d, ctx := newWhole(t), t.Context()
+	setup := func() error {
+		_, err := d.setupGlobal(ctx, wire.SetupGlobalOverlay{ClusterCIDR: "10.200.0.0/16", SliceCIDR: "10.200.1.0/24", WGPort: 51420})
+		return err
+	}
+	require.NoError(t, setup())
+	d.firewall.apply.Lock() // nobody is to put the table back
+	other := exec.Command("nft", "-i")
+	in, err := other.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, other.Start())
+	fmt.Fprintln(in, "delete table inet overlayd\nadd table inet overlayd { flags owner; }")
+	owned := func() bool {
+		out, _ := exec.Command("nft", "list", "tables", "inet").Output()
+		listed, _ := exec.Command("nft", "list", "table", "inet", "overlayd").Output()
+		return bytes.Contains(out, []byte("overlayd")) && bytes.Contains(listed, []byte("owner"))
+	}
+	require.Eventually(t, owned, 10*time.Second, 10*time.Millisecond)
+	d.firewall.apply.Unlock()
+
+	for range 2 {
+		require.ErrorContains(t, d.teardownGlobal(ctx), "the node's overlay is torn down, but not all of it went")
+		recorded, err := d.store.Load()
+		require.NoError(t, err)
+		require.Nil(t, recorded.Node.Global)
+		require.Nil(t, d.global.load().device)
+		require.NotEmpty(t, slices.Collect(d.leases.Leases(netip.Prefix{})), "its addresses are nobody else's")
+		require.Contains(t, d.degraded()[partOverlay], "not all of it went")
+	}
+	require.ErrorContains(t, setup(), "what is left of the one torn down cannot be removed")
+
+	require.NoError(t, in.Close())
+	require.NoError(t, other.Wait())
+	require.NoError(t, d.teardownGlobal(ctx))
+	require.Empty(t, slices.Collect(d.leases.Leases(netip.Prefix{})))
+	require.NotContains(t, d.degraded(), partOverlay)
+	has, err := d.host.HasFirewall()
+	require.NoError(t, err)
+	require.False(t, has)
+	require.NoError(t, setup())
+	require.NoError(t, d.teardownGlobal(ctx))
 }
