@@ -60,11 +60,12 @@ func TestWhatATeardownLeavesIsRemovedByTheNext(t *testing.T) {
 			teardown := func() error { return d.teardownService(ctx, wire.TeardownServiceOverlay{Service: "web"}) }
 			require.NoError(t, setup())
 			p := d.services.named["web"]
-			s := *p.now.Load()
-			bridge := s.bridge
-			p.change.Lock() // nobody is to mend it
-			s.bridge = fixed
-			p.now.Store(&s)
+			p.change.Lock()
+			require.NoError(t, d.strikeService(ctx, p, p.now.Load()))
+			rest := *p.rest.Load()
+			bridge := rest.bridge
+			rest.bridge = fixed
+			p.rest.Store(&rest)
 			p.change.Unlock()
 
 			for range 2 {
@@ -85,9 +86,9 @@ func TestWhatATeardownLeavesIsRemovedByTheNext(t *testing.T) {
 			require.ErrorIs(t, err, wire.NotFound)
 
 			p.change.Lock()
-			rest := *p.rest.Load()
-			rest.bridge = bridge
-			p.rest.Store(&rest)
+			healed := rest
+			healed.bridge = bridge
+			p.rest.Store(&healed)
 			p.change.Unlock()
 			require.NoError(t, again(d, ctx))
 			links, err := d.host.Links()
