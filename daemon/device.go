@@ -198,7 +198,7 @@ func (v *device) refused(err error, at string) error {
 	case errors.As(err, &config) && config.Field == "Endpoint":
 		var dns *net.DNSError
 		if errors.As(err, &dns) {
-			return &Error{Code: wire.NotReady, Field: at + "endpoint", Msg: fmt.Sprintf("%q cannot be looked up now", short(config.Value)), Err: dns}
+			return &Error{Code: wire.NotReady, Field: at + "endpoint", Msg: fmt.Sprintf("%q cannot be looked up now: try again, or give an address", short(config.Value)), Err: dns}
 		}
 		return invalid(at+"endpoint", "%q: %v", short(config.Value), config.Err)
 	case errors.As(err, &config) && config.Field == "PublicKey":

@@ -58,6 +58,9 @@ type tracer struct {
 	dst   netip.Addr
 	proto wire.Proto
 	port  uint16
+
+	peerOf *device            // whose peer it is sent to; nil unless it is sent
+	peer   overlay.PeerStatus // that peer
 }
 
 func (t *tracer) hop(part, format string, args ...any) {
@@ -195,18 +198,19 @@ func (t *tracer) device(v *device, to station) {
 		t.drop(packet.NoPeer.String(), "peer", "%v was removed a moment ago", key)
 		return
 	case !p.Addr.IsValid() && p.Endpoint == "":
-		t.drop(packet.NoEndpoint.String(), "peer", "%v has no endpoint, and did not call yet", key)
+		t.drop(packet.NoEndpoint.String(), "peer", "%v has no endpoint, and did not call yet: add_peer gives it one, or it calls this node by itself", key)
 		return
 	case !p.Addr.IsValid():
-		t.drop(packet.NoEndpoint.String(), "peer", "the endpoint %s of %v is not resolved", p.Endpoint, key)
+		t.drop(packet.NoEndpoint.String(), "peer", "the endpoint %s of %v is not resolved: it is tried again, and add_peer gives it another", p.Endpoint, key)
 		return
 	case p.LastHandshake.IsZero():
-		t.hop("peer", "%v never answered at %v", key, p.Addr)
+		t.hop("peer", "%v never answered at %v: there was no handshake with it", key, p.Addr)
 	case !t.d.healthy(v.scope, key, p.LastHandshake):
 		t.hop("peer", "%v does not answer at %v: its last handshake was %v ago", key, p.Addr, age(p.LastHandshake))
 	default:
 		t.hop("peer", "%v is at %v, and its last handshake was %v ago", key, p.Addr, age(p.LastHandshake))
 	}
+	t.peerOf, t.peer = v, p
 	t.end(verdictSent)
 }
 

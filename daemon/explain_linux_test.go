@@ -243,3 +243,37 @@ func FuzzExplain(f *testing.F) {
 		require.NoError(t, err)
 	})
 }
+
+// TestAPingThatIsNotAnsweredSaysWhatIsKnownOfThePeer is of a rootless node, as the way
+// does not matter.
+func TestAPingThatIsNotAnsweredSaysWhatIsKnownOfThePeer(t *testing.T) {
+	a, b := newRootless(t), newRootless(t)
+	makePeers(t, a, b)
+	public := a.global.load().device.node().PublicKey().String()
+	silent := addTestPeer(t, a, 1, "127.0.0.1:9", "10.200.8.0/24").String()
+	mute := addTestPeer(t, a, 2, "", "10.200.9.0/24").String()
+	peer := b.global.load().device.node().PublicKey()
+	ping := func(ip string, wait time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
+		_, err := a.ping(ctx, wire.Ping{IP: netip.MustParseAddr(ip)})
+		return err
+	}
+	says := func(ip string, want ...string) {
+		t.Helper()
+		err := ping(ip, 100*time.Millisecond)
+		require.ErrorIs(t, err, wire.Timeout)
+		for _, w := range want {
+			require.ErrorContains(t, err, w)
+		}
+	}
+	says("10.200.8.1", "10.200.8.1 did not answer: the packet is sent: ", "10.200.8.1 is behind "+silent+" of the node's device, by its allowed 10.200.8.0/24; ",
+		silent+" never answered at 127.0.0.1:9: there was no handshake with it: ", "as a peer with the public key "+public)
+	says("10.200.9.1", "the packet is dropped (no_endpoint): ", mute+" has no endpoint, and did not call yet: add_peer gives it one")
+	require.NoError(t, ping("10.200.0.2", 10*time.Second))
+	b.global.load().device.node().Close()
+	says("10.200.0.2", peer.String()+" is at 127.0.0.1:", "and its last handshake was ", "ago: as far as is known the peer is reached, so see there whether 10.200.0.2 is up")
+	sick := map[peerID]bool{{"", peer}: true}
+	a.monitor.sick.Store(&sick)
+	says("10.200.0.2", peer.String()+" does not answer at 127.0.0.1:", "its last handshake was ", "see whether the peer still runs there, and UDP reaches it")
+}

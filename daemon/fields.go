@@ -214,5 +214,18 @@ func short(s string) string {
 	return s
 }
 
+// shortKey is enough of a public key, or of what was sent for one, to tell it from
+// others in a message.
+func shortKey(key string) string {
+	const most = 8 // of 44 characters of base64
+	if len(key) > most {
+		key = strings.ToValidUTF8(key[:most], "") + "…"
+	}
+	if strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) }) || key == "" {
+		return strconv.Quote(key)
+	}
+	return key
+}
+
 // quote is a name as it is told, for a message.
 func quote(s string) string { return strconv.Quote(short(s)) }

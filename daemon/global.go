@@ -29,7 +29,8 @@ type global struct {
 	use    sync.RWMutex // for reading by who relies on the overlay staying as it is
 	view   atomic.Pointer[globalView]
 
-	leaving bool // it is being torn down; guarded by use
+	leaving bool        // it is being torn down; guarded by use
+	rest    *globalView // what is left of one that is off the record; nil: nothing; guarded by change
 }
 
 // A globalView is the node's own overlay at a moment, never changed. There is one
@@ -79,6 +80,9 @@ func (d *Daemon) setupGlobal(ctx context.Context, r wire.SetupGlobalOverlay) (wi
 	}
 	d.global.change.Lock()
 	defer d.global.change.Unlock()
+	if err := d.removeGlobalRest(); err != nil {
+		return wire.BridgeName{}, because(err, "the node's overlay was not set up, as what is left of the one torn down cannot be removed")
+	}
 	now := d.global.load()
 	if at, led := d.ports.led(wire.UDP, want.Port); led {
 		return wire.BridgeName{}, &Error{Code: wire.Conflict, Field: "wg_port", Msg: fmt.Sprintf("%v is published, and leads to a container: give another, or send unpublish_port first", at)}
@@ -364,54 +368,4 @@ func (d *Daemon) renewed(v *device) {
 	if v.scope == "" {
 		d.rejoinGlobal()
 	}
-}
-
-// teardownGlobal takes the node's own overlay down. Guests are detached with it.
-// When there is none that is no error.
-func (d *Daemon) teardownGlobal(ctx context.Context) error {
-	d.global.change.Lock()
-	defer d.global.change.Unlock()
-	now := d.global.load()
-	if now.device == nil {
-		return nil
-	}
-	// Nobody joins from here on.
-	d.global.use.Lock()
-	d.global.leaving = true
-	d.global.use.Unlock()
-	err := d.leaveGlobal(ctx, "the node's overlay is torn down")
-
-	d.global.use.Lock()
-	defer d.global.use.Unlock()
-	d.global.leaving = false
-	if err != nil {
-		return because(err, "the node's overlay is still there, since not everybody left it")
-	}
-	var s steps
-	err = s.do("teardown_global.record", func() error {
-		return d.recordNode(func(n *state.Node) { n.Global = nil }, func(tx *state.Tx) error {
-			for _, key := range now.device.clients() {
-				tx.DeletePeer("", key.String())
-			}
-			return nil
-		})
-	}, nil)
-	if err != nil {
-		return because(err, "the node's overlay is still there")
-	}
-	// It is off the record: from here on everything is done that can be, and what
-	// is not the next start does.
-	after := state.Global{Cluster: now.Cluster}
-	d.publishGlobal(&globalView{Global: after})
-	err = errors.Join(
-		s.do("teardown_global.firewall", func() error { return d.admitGlobal(now.Global, after) }, nil),
-		s.do("teardown_global.device", now.device.close, nil),
-	)
-	d.plan.leave(localPrefixes(now.Global))
-	err = errors.Join(err, s.do("teardown_global.lease", d.unleaseGlobal, nil))
-	d.global.view.Store(&globalView{Global: state.Global{Cluster: d.standingCluster()}})
-	if err != nil {
-		return because(err, "the node's overlay is torn down, but not all of it went")
-	}
-	return nil
 }

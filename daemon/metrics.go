@@ -65,8 +65,8 @@ func (m *meter) counts() map[string]*atomic.Uint64 {
 }
 
 // Metrics answers with everything that is measured, in the text format of
-// Prometheus: traffic of peers under the names and labels of
-// prometheus_wireguard_exporter, the daemon's own under overlayd_, the process's
+// Prometheus: traffic of peers under the names of prometheus_wireguard_exporter, with
+// its labels but for allowed_ips, which has no bound; the daemon's own under overlayd_, the process's
 // under go_ and process_.
 func (d *Daemon) Metrics() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,12 +113,12 @@ func (d *Daemon) collect() []byte {
 	return x.Bytes()
 }
 
-// maxAllowedLabel bounds a peer's allowed_ips, in bytes.
-const maxAllowedLabel = 4096
-
+// collectPeers has five lines for a peer, of less than 150 bytes each: no label is of a
+// length that a client decides, which is why allowed IPs are only counted.
 func (d *Daemon) collectPeers(x *exposition) {
 	type row struct {
-		labels []string
+		labels  []string
+		allowed int
 		overlay.PeerStatus
 		healthy bool
 	}
@@ -126,8 +126,10 @@ func (d *Daemon) collectPeers(x *exposition) {
 	for _, v := range d.devices() {
 		name := v.metricName()
 		for _, p := range v.node().Peers() {
-			labels := []string{"interface", name, "public_key", p.PublicKey.String(), "allowed_ips", allowedLabel(p.AllowedIPs)}
-			rows = append(rows, row{labels, p, d.healthy(v.scope, p.PublicKey, p.LastHandshake)})
+			allowed := len(p.AllowedIPs)
+			p.AllowedIPs = nil // not to be kept until all is written
+			labels := []string{"interface", name, "public_key", p.PublicKey.String()}
+			rows = append(rows, row{labels, allowed, p, d.healthy(v.scope, p.PublicKey, p.LastHandshake)})
 		}
 	}
 	x.family("wireguard_sent_bytes_total", "counter", "Bytes sent to the peer.")
@@ -152,27 +154,16 @@ func (d *Daemon) collectPeers(x *exposition) {
 		if r.healthy {
 			healthy = 1
 		}
-		x.count(healthy, r.labels[:4]...)
+		x.count(healthy, r.labels...)
+	}
+	x.family("overlayd_peer_allowed_ips", "gauge", "Prefixes that are the peer's.")
+	for _, r := range rows {
+		x.count(uint64(r.allowed), r.labels...)
 	}
 }
 
 // metricName is the device's name as a label; a rootless node's has no interface.
 func (v *device) metricName() string { return cmp.Or(v.link().Name, "netstack") }
-
-func allowedLabel(prefixes []netip.Prefix) string {
-	var b strings.Builder
-	for i, p := range prefixes {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		if b.Len() > maxAllowedLabel {
-			b.WriteString("…")
-			break
-		}
-		b.WriteString(p.String())
-	}
-	return b.String()
-}
 
 func (d *Daemon) collectDevices(x *exposition) {
 	devices := d.devices()

@@ -94,9 +94,10 @@ func TestMetricsSayWhatIs(t *testing.T) {
 	d.degrade(partPorts, errFlushed)
 	lines := scrape(t, d)
 	for _, want := range []string{
-		`wireguard_sent_bytes_total{interface="netstack",public_key="` + key + `",allowed_ips="10.200.7.0/28,10.200.8.0/28"} 0`,
-		`wireguard_latest_handshake_seconds{interface="netstack",public_key="` + key + `",allowed_ips="10.200.7.0/28,10.200.8.0/28"} 0`,
+		`wireguard_sent_bytes_total{interface="netstack",public_key="` + key + `"} 0`,
+		`wireguard_latest_handshake_seconds{interface="netstack",public_key="` + key + `"} 0`,
 		`overlayd_peer_healthy{interface="netstack",public_key="` + key + `"} 0`,
+		`overlayd_peer_allowed_ips{interface="netstack",public_key="` + key + `"} 2`,
 		`overlayd_packets_total{interface="netstack",direction="sent"} 0`,
 		`overlayd_dns_names 1`,
 		`overlayd_dns_records 2`,
@@ -140,8 +141,20 @@ func TestLabelsAreEscapedAndBounded(t *testing.T) {
 	for i := range 4096 {
 		many = append(many, "fd00:200:0:"+strings.Repeat("f", 1)+string("0123456789abcdef"[i>>8])+string("0123456789abcdef"[i>>4&15])+string("0123456789abcdef"[i&15])+"::/64")
 	}
-	addTestPeer(t, d, 1, "", many...)
+	key := addTestPeer(t, d, 1, "", many...).String()
+	lines := scrape(t, d)
+	for _, line := range lines {
+		require.Less(t, len(line), 150)
+	}
+	require.Contains(t, lines, `overlayd_peer_allowed_ips{interface="netstack",public_key="`+key+`"} 4096`)
+}
+
+// A degraded part has the name of a service in it, which has a bound.
+func TestLabelsOfServicesAreBounded(t *testing.T) {
+	d := newRootless(t)
+	long := strings.Repeat("\"", maxLabel)
+	d.degrade(partService(long), errFlushed)
 	for _, line := range scrape(t, d) {
-		require.Less(t, len(line), maxAllowedLabel+512)
+		require.Less(t, len(line), 2*maxLabel+100)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
@@ -117,7 +118,8 @@ func parseAllowance(pubkey, cidr string) (overlay.PublicKey, []netip.Prefix, err
 
 // editPeer makes a peer what next says it is to be, given what it is; nil is none.
 func (d *Daemon) editPeer(ctx context.Context, scope wire.PeerScope, key overlay.PublicKey, next func(old *overlay.Peer) (*overlay.Peer, error)) error {
-	err := d.lookUp(ctx, scope, func(v *device) []overlay.Peer {
+	at := func(overlay.PublicKey) string { return "" } // its fields are the request's
+	err := d.lookUp(ctx, scope, at, func(v *device) []overlay.Peer {
 		was := v.peer(key)
 		if p, err := next(was); err == nil && p != nil && (was == nil || was.Endpoint != p.Endpoint) {
 			return []overlay.Peer{*p}
@@ -145,7 +147,7 @@ func (d *Daemon) editPeer(ctx context.Context, scope wire.PeerScope, key overlay
 	if p == nil && old == nil {
 		return v.checkGuest(key, "pubkey")
 	}
-	return v.apply(ctx, []edit{{key, old, p}}, func(overlay.PublicKey) string { return "" })
+	return v.apply(ctx, []edit{{key, old, p}}, at)
 }
 
 // peer is a peer set by clients, nil if there is none.
@@ -162,8 +164,9 @@ func (v *device) peer(key overlay.PublicKey) *overlay.Peer {
 const lookupTime = 10 * time.Second
 
 // lookUp looks up the names of the endpoints that a device is to be told of, so that
-// nobody waits for them: the device may go meanwhile.
-func (d *Daemon) lookUp(ctx context.Context, scope wire.PeerScope, moved func(v *device) []overlay.Peer) error {
+// nobody waits for them: the device may go meanwhile. at is the path of a peer in the
+// request.
+func (d *Daemon) lookUp(ctx context.Context, scope wire.PeerScope, at func(overlay.PublicKey) string, moved func(v *device) []overlay.Peer) error {
 	v, release, err := d.deviceOf(scope)
 	if err != nil {
 		return err
@@ -176,10 +179,13 @@ func (d *Daemon) lookUp(ctx context.Context, scope wire.PeerScope, moved func(v 
 	for _, p := range peers {
 		endpoints = append(endpoints, p.Endpoint)
 	}
-	if err := d.resolver.prepare(ctx, endpoints...); err != nil {
-		return &Error{Code: wire.NotReady, Field: "endpoint", Msg: "the name cannot be looked up now", Err: err}
+	err = d.resolver.prepare(ctx, endpoints...)
+	var unknown *lookupError
+	if !errors.As(err, &unknown) {
+		return err
 	}
-	return nil
+	first := peers[slices.Index(endpoints, unknown.endpoint)]
+	return &Error{Code: wire.NotReady, Field: at(first.PublicKey) + "endpoint", Msg: fmt.Sprintf("%q cannot be looked up now: try again, or give an address", short(unknown.endpoint)), Err: unknown.err}
 }
 
 // checkGuest refuses the key of a guest, who comes and goes with attach_container.
@@ -192,11 +198,39 @@ func (v *device) checkGuest(key overlay.PublicKey, field string) error {
 
 // setPeers makes peers the whole set of a device, but for guests.
 func (d *Daemon) setPeers(ctx context.Context, r wire.SetPeers) (wire.PeersSet, error) {
+	set, err := d.replacePeers(ctx, r)
+	if err != nil {
+		return wire.PeersSet{}, inList(err, r.Peers)
+	}
+	return set, nil
+}
+
+// inList says in an error on a peer of a list which one it is, besides its place.
+func inList(err error, peers []wire.PeerSpec) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	var i int
+	if n, _ := fmt.Sscanf(e.Field, "peers[%d].", &i); n != 1 || i < 0 || i >= len(peers) {
+		return err
+	}
+	const whole = 44 // characters of base64
+	if key := peers[i].PublicKey; len(key) != whole || !strings.Contains(e.Msg, key) {
+		e.Msg = fmt.Sprintf("of peer %s: %s", shortKey(key), e.Msg)
+	}
+	return err
+}
+
+// replacePeers is setPeers, but for how its errors are told.
+func (d *Daemon) replacePeers(ctx context.Context, r wire.SetPeers) (wire.PeersSet, error) {
 	if len(r.Peers) > maxPeers {
 		return wire.PeersSet{}, &Error{Code: wire.Exhausted, Field: "peers", Msg: fmt.Sprintf("there are %d, and a device takes at most %d", len(r.Peers), maxPeers)}
 	}
 	next := make(map[overlay.PublicKey]overlay.Peer, len(r.Peers))
 	at := make(map[overlay.PublicKey]string, len(r.Peers))
+	in := func(key overlay.PublicKey) string { return at[key] }
+	var order []overlay.PublicKey
 	for i, spec := range r.Peers {
 		path := fmt.Sprintf("peers[%d].", i)
 		p, err := parsePeer(path, spec)
@@ -207,12 +241,13 @@ func (d *Daemon) setPeers(ctx context.Context, r wire.SetPeers) (wire.PeersSet, 
 			return wire.PeersSet{}, invalid(path+"public_key", "%v is that of %s already", p.PublicKey, first[:len(first)-1])
 		}
 		next[p.PublicKey], at[p.PublicKey] = p, path
+		order = append(order, p.PublicKey)
 	}
-	err := d.lookUp(ctx, r.Scope, func(v *device) (moved []overlay.Peer) {
+	err := d.lookUp(ctx, r.Scope, in, func(v *device) (moved []overlay.Peer) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		for key, p := range next {
-			if p.Endpoint != v.set[key].Endpoint {
+		for _, key := range order {
+			if p := next[key]; p.Endpoint != v.set[key].Endpoint {
 				moved = append(moved, p)
 			}
 		}
@@ -248,7 +283,7 @@ func (d *Daemon) setPeers(ctx context.Context, r wire.SetPeers) (wire.PeersSet, 
 		}
 	}
 	slices.SortFunc(edits, func(a, b edit) int { return cmp.Compare(at[a.key], at[b.key]) })
-	if err := v.apply(ctx, edits, func(key overlay.PublicKey) string { return at[key] }); err != nil {
+	if err := v.apply(ctx, edits, in); err != nil {
 		return wire.PeersSet{}, err
 	}
 	return done, nil

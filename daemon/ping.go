@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
@@ -51,19 +52,20 @@ func (d *Daemon) ping(ctx context.Context, r wire.Ping) (wire.Pong, error) {
 	return pong, nil
 }
 
-// noPong is why there was no answer, and what explain says about it.
+// noPong is why there was no answer, and what is known of the way there.
 func (d *Daemon) noPong(ip netip.Addr, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return because(err, "ping %v: the daemon may not send ICMP: it wants CAP_NET_RAW, or its group in net.ipv4.ping_group_range", ip)
 	case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded):
-		return &Error{Code: wire.Timeout, Msg: fmt.Sprintf("%v is not reached: %s", ip, d.whereTo(ip)), Err: err}
+		return &Error{Code: wire.Timeout, Msg: fmt.Sprintf("%v is not reached: %s", ip, d.wayTo(ip)), Err: err}
 	}
-	return failed(wire.Timeout, "%v did not answer: %s", ip, d.whereTo(ip))
+	return failed(wire.Timeout, "%v did not answer: %s", ip, d.wayTo(ip))
 }
 
-// whereTo is what explain says of a packet from the node.
-func (d *Daemon) whereTo(ip netip.Addr) string {
+// wayTo is what explain says of a packet from the node, and what to do when nobody
+// answers it.
+func (d *Daemon) wayTo(ip netip.Addr) string {
 	src := netip.IPv6Loopback()
 	if ip.Is4() {
 		src = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -75,15 +77,31 @@ func (d *Daemon) whereTo(ip netip.Addr) string {
 			}
 		}
 	}
-	e, err := d.explain(wire.Explain{Src: src, Dst: ip, Proto: wire.ICMP})
-	if err != nil || len(e.Path) == 0 {
-		return "no more is known"
+	t := tracer{d: d, dst: ip, proto: wire.ICMP, src: d.locate(src)}
+	t.trace()
+	var way []string
+	for _, hop := range t.Path[1:] { // the first is the node itself
+		way = append(way, hop.Detail)
 	}
-	last := e.Path[len(e.Path)-1]
-	if e.Verdict == verdictDropped {
-		return fmt.Sprintf("the packet is dropped (%s): %s", e.Reason, last.Detail)
+	if t.Verdict == verdictDropped {
+		return fmt.Sprintf("the packet is dropped (%s): %s", t.Reason, strings.Join(way, "; "))
 	}
-	return fmt.Sprintf("the packet is %s: %s", e.Verdict, last.Detail)
+	return fmt.Sprintf("the packet is %s: %s: %s", t.Verdict, strings.Join(way, "; "), t.advice())
+}
+
+// advice is what to do when a packet that nothing on this host drops is not answered.
+func (t *tracer) advice() string {
+	switch {
+	case t.Verdict == verdictDelivered:
+		return fmt.Sprintf("see whether %v is up, and lets ICMP in", t.dst)
+	case t.Verdict == verdictForwarded:
+		return "see whether the network it was forwarded to leads there, and lets ICMP through"
+	case t.peer.LastHandshake.IsZero():
+		return fmt.Sprintf("see whether the peer runs there, UDP reaches it, and it has this node as a peer with the public key %v", t.peerOf.node().PublicKey())
+	case !t.d.healthy(t.peerOf.scope, t.peer.PublicKey, t.peer.LastHandshake):
+		return "see whether the peer still runs there, and UDP reaches it"
+	}
+	return fmt.Sprintf("as far as is known the peer is reached, so see there whether %v is up, and lets ICMP in", t.dst)
 }
 
 // An echoFamily is what differs between ICMP and ICMPv6.

@@ -2,7 +2,8 @@ package daemon
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -20,6 +21,7 @@ type resolver struct {
 
 	mu    sync.Mutex
 	known map[string]known
+	swept time.Time // when what was too old in it was last deleted
 }
 
 type known struct {
@@ -50,10 +52,9 @@ func (r *resolver) LookupNetIP(ctx context.Context, network, host string) ([]net
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for name, k := range r.known {
-		if now.After(k.until) {
-			delete(r.known, name)
-		}
+	if now.After(r.swept.Add(remembered)) { // not for each of many
+		r.swept = now
+		maps.DeleteFunc(r.known, func(_ string, k known) bool { return now.After(k.until) })
 	}
 	r.known[host] = known{slices.Clone(addrs), now.Add(remembered)}
 	return addrs, nil
@@ -93,33 +94,48 @@ func (r *resolver) addresses(endpoint string) []netip.Addr {
 // lookups is how many names are looked up at once.
 const lookups = 16
 
+// A lookupError is an endpoint whose name could not be looked up.
+type lookupError struct {
+	endpoint string
+	err      error
+}
+
+func (e *lookupError) Error() string { return fmt.Sprintf("%q: %v", short(e.endpoint), e.err) }
+func (e *lookupError) Unwrap() error { return e.err }
+
 // prepare looks up the names of endpoints, all at once, so that nobody has to wait
-// for them with a lock held. It returns the first error.
+// for them with a lock held. The error is a lookupError, of the first of them that has
+// one.
 func (r *resolver) prepare(ctx context.Context, endpoints ...string) error {
-	var names []string
-	for _, e := range endpoints {
-		if name := hostName(e); name != "" {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	if len(names) == 0 {
-		return nil
-	}
+	found := make(map[string]error) // by name; the values are there when all ended
+	var running sync.WaitGroup
+	var mu sync.Mutex
 	free := make(chan struct{}, lookups)
-	found := make(chan error, len(names))
-	for _, name := range names {
-		go func() {
-			free <- struct{}{}
+	for _, e := range endpoints {
+		name := hostName(e)
+		mu.Lock()
+		_, begun := found[name]
+		if name != "" && !begun {
+			found[name] = nil
+		}
+		mu.Unlock()
+		if name == "" || begun {
+			continue
+		}
+		free <- struct{}{}
+		running.Go(func() {
 			defer func() { <-free }()
 			_, err := r.LookupNetIP(ctx, "ip", name)
-			found <- err
-		}()
+			mu.Lock()
+			defer mu.Unlock()
+			found[name] = err
+		})
 	}
-	var errs []error
-	for range names {
-		errs = append(errs, <-found)
+	running.Wait()
+	for _, e := range endpoints {
+		if err := found[hostName(e)]; err != nil {
+			return &lookupError{e, err}
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }

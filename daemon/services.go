@@ -24,6 +24,7 @@ type place struct {
 	change sync.Mutex   // held by who sets up or tears down, all the while
 	use    sync.RWMutex // for reading by who relies on the service staying
 	now    atomic.Pointer[service]
+	rest   atomic.Pointer[service] // what is left of one that is off the record; changed by who holds change
 
 	leaving bool // it is being torn down; guarded by use
 }
@@ -59,9 +60,29 @@ func (s *services) enter(name string) (*place, error) {
 func (s *services) exit(name string, p *place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.users--; p.users == 0 && p.now.Load() == nil {
+	if p.users--; p.users == 0 && p.now.Load() == nil && p.rest.Load() == nil {
 		delete(s.named, name)
 	}
+}
+
+// known reports whether there is a service of a name, a rest of one, or who is about to
+// make one.
+func (s *services) known(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.named[name] != nil
+}
+
+// rests are the names of services of which something is left that are off the record.
+func (s *services) rests() (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, p := range s.named {
+		if p.rest.Load() != nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // service is the service of a name, which stays until release is called. When there

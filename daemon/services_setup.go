@@ -37,6 +37,9 @@ func (d *Daemon) setupService(ctx context.Context, r wire.SetupServiceOverlay) (
 	if err := ctx.Err(); err != nil {
 		return wire.ServiceOverlay{}, err
 	}
+	if err := d.removeRest(p); err != nil {
+		return wire.ServiceOverlay{}, because(err, "service %q was not set up, as what is left of the one torn down cannot be removed", r.Service)
+	}
 	s := p.now.Load()
 	switch {
 	case s == nil:
@@ -168,75 +171,6 @@ func (d *Daemon) admitService(from, to *service, g *globalView) error {
 		f.Cluster = slices.Clone(g.Cluster)
 		f.MTU = tunnelMTU
 	})
-}
-
-// teardownService removes the network of a service, after the containers that are
-// attached to it. When there is none that is no error.
-func (d *Daemon) teardownService(ctx context.Context, r wire.TeardownServiceOverlay) error {
-	if err := checkName("service", r.Service, false); err != nil {
-		return err
-	}
-	if d.lookService(r.Service) == nil {
-		return nil
-	}
-	p, err := d.services.enter(r.Service)
-	if err != nil {
-		return err
-	}
-	defer d.services.exit(r.Service, p)
-	p.change.Lock()
-	defer p.change.Unlock()
-	s := p.now.Load()
-	if s == nil {
-		return nil
-	}
-	// Nobody attaches from here on.
-	p.use.Lock()
-	p.leaving = true
-	p.use.Unlock()
-	err = d.detachAll(ctx, s.Name, "the service is torn down")
-
-	g, release := d.still(p)
-	defer release()
-	p.leaving = false
-	if err != nil {
-		return because(err, "service %q is still there, since not everybody was detached", s.Name)
-	}
-	var st steps
-	err = st.do("teardown_service.record", func() error {
-		return d.store.Update(func(tx *state.Tx) error {
-			tx.DeleteService(s.Name)
-			if s.device != nil {
-				for _, key := range s.device.clients() {
-					tx.DeletePeer(s.Name, key.String())
-				}
-			}
-			return nil
-		})
-	}, nil)
-	if err != nil {
-		return because(err, "service %q is still there", s.Name)
-	}
-	// It is off the record: from here on everything is done that can be, and what
-	// is not the next start does.
-	p.now.Store(nil)
-	for _, a := range s.gateways {
-		d.quitNames(a)
-	}
-	err = st.do("teardown_service.firewall", func() error { return d.admitService(s, nil, g) }, nil)
-	if s.device != nil {
-		err = errors.Join(err, st.do("teardown_service.device", s.device.close, nil))
-	}
-	gone := st.do("teardown_service.bridge", func() error { return d.unbridge(s) }, nil)
-	if gone == nil { // else the addresses are still in use
-		gone = st.do("teardown_service.lease", func() error { return d.unleaseService(s.Service) }, nil)
-	}
-	d.recovered(partService(s.Name))
-	d.leasesChanged(s.Subnets...)
-	if err = errors.Join(err, gone); err != nil {
-		return because(err, "service %q is torn down, but not all of it went", s.Name)
-	}
-	return nil
 }
 
 // partService names the network of a service in warnings.

@@ -85,6 +85,7 @@ func (d *Daemon) upkeep() {
 				d.saveRoaming()
 			}
 		}
+		d.removeRests()
 		d.mendBridges()
 	}
 }

@@ -20,7 +20,7 @@ import (
 func (h *Handle) AddAddr(index int, addr netip.Prefix) error {
 	err := h.addAddr(index, addr)
 	if err == nil && addr.Addr().Is6() {
-		err = h.awaitLocal(addr.Addr())
+		err = h.awaitLocal(index, addr.Addr())
 	}
 	if err != nil {
 		return fmt.Errorf("add address %v: %w", addr, err)
@@ -47,16 +47,44 @@ func (h *Handle) addAddr(index int, addr netip.Prefix) error {
 	return err
 }
 
-// awaitLocal waits for the kernel to take packets to an IPv6 address as its own,
-// which it sees to in the background (addrconf_dad_work).
-func (h *Handle) awaitLocal(addr netip.Addr) error {
+// awaitLocal waits for the kernel to take packets to an IPv6 address of a link as its
+// own, which it sees to in the background (addrconf_dad_work). That is in vain when the
+// link is gone, or down.
+func (h *Handle) awaitLocal(index int, addr netip.Addr) error {
 	return await(func() error {
 		routes, err := h.netlink.RouteGet(addr.AsSlice())
 		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
 			return nil
 		}
-		return fmt.Errorf("the kernel does not use it: %w", errNotYet)
+		if err != nil && !noWay(err) {
+			return fmt.Errorf("look up its route: %w", err)
+		}
+		link, gone := h.Link(index)
+		if gone != nil {
+			return gone
+		}
+		if !link.Up {
+			return fmt.Errorf("%s is down: %w", link.Name, unix.ENETDOWN)
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("the kernel does not use it on %s (%w): %w", link.Name, err, errNotYet)
+		case len(routes) > 0:
+			return fmt.Errorf("the kernel does not use it on %s, but sends what is for it to link %d: %w", link.Name, routes[0].LinkIndex, errNotYet)
+		}
+		return fmt.Errorf("the kernel does not use it on %s: %w", link.Name, errNotYet)
 	})
+}
+
+// noWay reports whether an error is the kernel's for a destination it has no route to,
+// or one that says so: unreachable, prohibit or blackhole (ip-route(8)).
+func noWay(err error) bool {
+	for _, no := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // DeleteAddr takes an address from a link. One that the link has not is no error.

@@ -22,35 +22,30 @@ import (
 // The bridge keeps its MTU and its hardware address whatever its ports are: else
 // neighbours would look for it in vain when the port it got its address from goes.
 func (h *Handle) EnsureBridge(b Bridge) (_ Link, made bool, err error) {
-	fail := func(err error) (Link, bool, error) {
-		return Link{}, false, fmt.Errorf("bridge %s: %w", b.Name, err)
-	}
 	link, err := h.LinkByName(b.Name)
 	if errors.Is(err, unix.ENODEV) {
-		made = true
 		if err = h.addBridge(b.Name); err == nil {
+			made = true
 			link, err = h.LinkByName(b.Name)
 		}
 	}
+	if err == nil && !made {
+		err = h.checkOurs(link, b)
+	}
+	if err == nil {
+		err = h.converge(link, b)
+	}
+	now := link
+	if err == nil {
+		now, err = h.Link(link.Index)
+	}
 	if err != nil {
-		return fail(err)
-	}
-	if !made {
-		if err := h.checkOurs(link, b); err != nil {
-			return fail(err)
-		}
-	}
-	if err := h.converge(link, b, made); err != nil {
 		if made {
-			err = errors.Join(err, h.DeleteLink(link.Index))
+			err = errors.Join(err, h.deleteNew(b.Name, link.Index))
 		}
-		return fail(err)
+		return Link{}, false, fmt.Errorf("bridge %s: %w", b.Name, err)
 	}
-	link, err = h.Link(link.Index)
-	if err != nil {
-		return fail(err)
-	}
-	return link, made, nil
+	return now, made, nil
 }
 
 func (h *Handle) checkOurs(link Link, b Bridge) error {
@@ -74,7 +69,7 @@ func (h *Handle) checkOurs(link Link, b Bridge) error {
 
 // converge makes a bridge what it is to be. The alias, by which we know it, comes
 // when it is whole but for its addresses.
-func (h *Handle) converge(link Link, b Bridge, made bool) error {
+func (h *Handle) converge(link Link, b Bridge) error {
 	if err := h.setBridge(link); err != nil {
 		return err
 	}

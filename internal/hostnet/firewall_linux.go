@@ -95,7 +95,7 @@ func (h *Handle) RemoveFirewall() error {
 		return nil
 	}
 	var bridges []string
-	if err == nil {
+	if err == nil && hasInet(tables) {
 		bridges, err = h.firewallBridges()
 	}
 	if err == nil {
@@ -122,7 +122,11 @@ func (h *Handle) HasFirewall() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look for firewall: %w", err)
 	}
-	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Family == nftables.TableFamilyINet }), nil
+	return hasInet(tables), nil
+}
+
+func hasInet(tables []*nftables.Table) bool {
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Family == nftables.TableFamilyINet })
 }
 
 // tables returns those of ours that there are, and none where none can be.
@@ -203,15 +207,17 @@ func (h *Handle) nftables(f func(c *nftables.Conn) error) error {
 // firewallBridges returns the bridges the rules of now are for.
 func (h *Handle) firewallBridges() (names []string, err error) {
 	err = h.nftables(func(c *nftables.Conn) error {
+		// That there is no set the module does not tell from other errors.
+		sets, err := c.GetSets(inetTable())
+		if err != nil || !slices.ContainsFunc(sets, func(s *nftables.Set) bool { return s.Name == bridgeSet }) {
+			return err // or rules of another version of us
+		}
 		elements, err := c.GetSetElements(&nftables.Set{Table: inetTable(), Name: bridgeSet})
 		for _, e := range elements {
 			names = append(names, unix.ByteSliceToString(e.Key))
 		}
 		return err
 	})
-	if errors.Is(err, unix.ENOENT) { // rules of another version of us
-		return nil, nil
-	}
 	return names, err
 }
 

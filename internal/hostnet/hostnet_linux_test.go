@@ -2,8 +2,10 @@ package hostnet_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/overlayd/overlayd/internal/hostnet"
 	"github.com/overlayd/overlayd/internal/testnet"
@@ -93,6 +95,30 @@ func destinations(routes []map[string]any) (dst []string) {
 		dst = append(dst, r["dst"].(string))
 	}
 	return dst
+}
+
+func TestAnAddressThatIsNotOfUseSaysWhy(t *testing.T) {
+	_, h, link := newLink(t)
+	bridge, _, err := h.EnsureBridge(testBridge)
+	require.NoError(t, err)
+	addr, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+
+	began := time.Now()
+	require.ErrorIs(t, h.AwaitLocal(1<<20, addr), unix.ENODEV)
+	require.NoError(t, h.SetDown(link.Index))
+	err = h.AddAddr(link.Index, netip.PrefixFrom(addr, 64))
+	require.ErrorIs(t, err, unix.ENETDOWN)
+	require.ErrorContains(t, err, "add address 2001:db8::1/64: left is down")
+	require.Less(t, time.Since(began), 4*time.Second, "it does not wait for what cannot come")
+
+	require.NoError(t, h.SetUp(link.Index))
+	defer hostnet.SetAwaitTime(50 * time.Millisecond)()
+	err = h.AwaitLocal(bridge.Index, netip.MustParseAddr("2001:db8:9::1"))
+	require.ErrorIs(t, err, unix.ENETUNREACH)
+	require.ErrorContains(t, err, "the kernel does not use it on ovl-b (network is unreachable)")
+	require.NoError(t, h.AddAddr(link.Index, netip.PrefixFrom(addr, 64)))
+	err = h.AwaitLocal(bridge.Index, other)
+	require.ErrorContains(t, err, fmt.Sprintf("the kernel does not use it on ovl-b, but sends what is for it to link %d", link.Index))
 }
 
 func TestWhatTheKernelRefusesIsAnErrorThatSaysWhat(t *testing.T) {

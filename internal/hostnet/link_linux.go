@@ -115,6 +115,19 @@ func (h *Handle) DeleteLink(index int) error {
 	}
 }
 
+// deleteNew removes a link that the caller has just made: by its name when it could
+// not be looked up. One that is gone is no error.
+func (h *Handle) deleteNew(name string, index int) error {
+	if index != 0 {
+		return h.DeleteLink(index)
+	}
+	err := h.request(unix.RTM_DELLINK, 0, 0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete link %s: %w", name, err)
+	}
+	return nil
+}
+
 // request sends a request about a link on a socket of its own: what would keep others
 // waiting, or what the netlink module has no call for.
 func (h *Handle) request(kind, flags, index int, attrs ...*nl.RtAttr) error {
@@ -220,11 +233,14 @@ func (h *Handle) awaitRunning(index int) error {
 // errNotYet is under the error of what await is to try again.
 var errNotYet = errors.New("not yet")
 
-// await calls f until it returns another error than errNotYet, or none, for some
-// seconds: what is awaited takes the kernel less than a millisecond unless it is
-// busy.
+// awaitTime is for how long the kernel is waited for: what is awaited takes it less than
+// a millisecond unless it is busy.
+var awaitTime = 5 * time.Second
+
+// await calls f until it returns another error than errNotYet, or none, for
+// awaitTime.
 func await(f func() error) error {
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	for deadline := time.Now().Add(awaitTime); ; time.Sleep(100 * time.Microsecond) {
 		err := f()
 		if !errors.Is(err, errNotYet) || time.Now().After(deadline) {
 			return err

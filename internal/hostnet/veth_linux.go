@@ -69,27 +69,29 @@ func (c *cable) add(h *Handle) error {
 	if err := c.make(h); err != nil {
 		return err
 	}
-	err := c.configure(h)
+	link, err := h.LinkByName(c.Host)
 	if err == nil {
-		c.link, err = h.Link(c.link.Index)
+		c.link = link
+		err = c.configure(h)
+	}
+	if err == nil {
+		c.link, err = h.Link(link.Index)
 	}
 	if err != nil {
-		return errors.Join(err, h.DeleteLink(c.link.Index)) // takes the other end with it
+		return errors.Join(err, h.deleteNew(c.Host, link.Index)) // takes the other end with it
 	}
 	return nil
 }
 
 // make makes both ends.
 func (c *cable) make(h *Handle) error {
-	veth := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: c.Host, MTU: c.MTU, TxQLen: -1, HardwareAddr: c.hostMAC, Group: cableGroup},
-		PeerName:         c.Container,
-		PeerHardwareAddr: c.containerMAC,
-		PeerTxQLen:       -1,
-	}
 	err := c.Namespace.withFD(func(fd int) error {
-		veth.PeerNamespace = netlink.NsFd(fd)
-		return h.netlink.LinkAdd(veth)
+		return h.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0,
+			nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(c.Host)),
+			nl.NewRtAttr(unix.IFLA_ADDRESS, c.hostMAC),
+			nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(c.MTU))),
+			nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(cableGroup)),
+			c.vethInfo(fd))
 	})
 	if errors.Is(err, unix.EEXIST) {
 		if _, missing := h.LinkByName(c.Host); errors.Is(missing, unix.ENODEV) {
@@ -97,14 +99,20 @@ func (c *cable) make(h *Handle) error {
 		}
 		return fmt.Errorf("the host has a link %s already: %w", c.Host, err)
 	}
-	if err != nil {
-		return err
-	}
-	c.link.Index = veth.Index
-	if veth.Index == 0 { // the module does not say when it looked in vain
-		c.link, err = h.LinkByName(c.Host)
-	}
 	return err
+}
+
+// vethInfo says what the container's end is.
+func (c *cable) vethInfo(namespace int) *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(c.Container))
+	peer.AddRtAttr(unix.IFLA_ADDRESS, c.containerMAC)
+	peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(c.MTU)))
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(namespace)))
+	return info
 }
 
 func (c *cable) configure(h *Handle) error {
@@ -254,7 +262,7 @@ func (c *cable) setContainer(container *Handle) error {
 	}
 	for _, a := range c.Addrs {
 		if a.Addr().Is6() {
-			if err := container.awaitLocal(a.Addr()); err != nil {
+			if err := container.awaitLocal(end.Index, a.Addr()); err != nil {
 				return fmt.Errorf("add address %v: %w", a, err)
 			}
 		}

@@ -335,9 +335,9 @@ func timedOut(err error) bool {
 
 // cutOff ends the connection of a client that does not read.
 func (c *conn) cutOff(why string) {
+	c.hangUp() // first: the log may be slow
 	c.cut.Do(func() {
 		c.s.counters.slow.Add(1)
 		c.s.warn("cut a client off", "reason", why, "uid", c.peer.uid, "pid", c.peer.pid)
 	})
-	c.hangUp()
 }

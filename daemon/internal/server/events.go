@@ -115,9 +115,22 @@ func (c *conn) writeSome() (more, ok bool) {
 	return true, c.write(out)
 }
 
-// Publish sends an event to those who asked for it. It never waits: who does not
-// read is disconnected.
+// Publish sends an event to those who asked for it. It waits for no client: who does
+// not read is disconnected. What it logs it logs with nothing held, so that a slow log
+// is waited for by nobody else.
 func (s *Server) Publish(e wire.Event) {
+	slow, err := s.enqueue(e)
+	for _, c := range slow {
+		c.cutOff("it does not read its events")
+	}
+	if err != nil {
+		s.log.Error("an event cannot be sent", "event", e.Kind(), "err", err)
+	}
+}
+
+// enqueue has an event wait for those who asked for it, and returns who has so many
+// waiting that it gets no more.
+func (s *Server) enqueue(e wire.Event) (slow []*conn, err error) {
 	s.subscribers.Lock()
 	defer s.subscribers.Unlock()
 	var frame []byte
@@ -129,11 +142,9 @@ func (s *Server) Publish(e wire.Event) {
 			continue
 		}
 		if frame == nil {
-			var err error
 			if frame, err = wire.AppendFrame(nil, wire.EventFrame{Event: e}); err != nil {
 				sub.mu.Unlock()
-				s.log.Error("an event cannot be sent", "event", e.Kind(), "err", err)
-				return
+				return slow, err
 			}
 		}
 		full := len(sub.queue) >= s.limits.events
@@ -145,7 +156,7 @@ func (s *Server) Publish(e wire.Event) {
 		sub.mu.Unlock()
 		if full {
 			delete(s.subscribers.conns, c)
-			c.cutOff("it does not read its events")
+			slow = append(slow, c)
 			continue
 		}
 		select {
@@ -153,4 +164,5 @@ func (s *Server) Publish(e wire.Event) {
 		default: // it is awake
 		}
 	}
+	return slow, nil
 }

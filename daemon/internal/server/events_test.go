@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -146,6 +148,60 @@ func TestAnEventThatCannotBeSentIsLogged(t *testing.T) {
 	b.Publish(degraded("x"))
 	require.Equal(t, degraded("x"), r.event())
 	require.Contains(t, b.log.String(), "an event cannot be sent")
+}
+
+// stuck is a log that takes nothing that holds a text until it is let go on.
+type stuck struct {
+	text    string
+	reached chan struct{}
+	let     chan struct{}
+}
+
+func (l *stuck) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(l.text)) {
+		l.reached <- struct{}{}
+		<-l.let
+	}
+	return len(b), nil
+}
+
+// Somebody's terminal may be stopped, or a pipe full.
+func TestALogThatIsStuckStopsNoOtherEvents(t *testing.T) {
+	for text, stop := range map[string]func(b *bed){
+		"does not read its events": func(b *bed) {
+			bad := b.raw()
+			require.Equal(t, wire.OK{}, bad.call(1, wire.SubscribeEvents{Events: []string{"leases_low"}}))
+			for b.Stats().Slow == 0 {
+				b.Publish(wire.LeasesLow{Pool: prefix("10.0.0.0/8")})
+			}
+		},
+		"an event cannot be sent": func(b *bed) { b.Publish(wire.AttachmentChanged{}) },
+	} {
+		t.Run(text, func(t *testing.T) {
+			b := start(t, nil, func(l *limits) { l.events = 16 })
+			log := &stuck{text, make(chan struct{}), make(chan struct{})}
+			b.Server.log = slog.New(slog.NewTextHandler(log, nil))
+			good := b.raw()
+			require.Equal(t, wire.OK{}, good.call(1, wire.SubscribeEvents{Events: []string{"degraded", "attachment_changed"}}))
+			var stopped sync.WaitGroup
+			stopped.Go(func() { stop(b) })
+			defer stopped.Wait()
+			defer close(log.let)
+			<-log.reached
+			told := make(chan struct{})
+			go func() {
+				defer close(told)
+				b.Publish(degraded("x"))
+			}()
+			select {
+			case <-told:
+			case <-time.After(5 * time.Second):
+				require.Fail(t, "an event waits for the log")
+			}
+			require.Equal(t, degraded("x"), good.event())
+			require.Equal(t, wire.OK{}, b.raw().call(1, wire.SubscribeEvents{}), "another may ask for them")
+		})
+	}
 }
 
 func TestEventsThroughTheClient(t *testing.T) {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -25,6 +26,35 @@ func bindPrivate(path string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	return l.(*net.UnixListener), nil
+}
+
+// A socketFile is the file of a socket, whatever is at its path by now.
+type socketFile struct{ *os.File }
+
+// openSocketFile opens a file of any kind, a link too, without what is behind it: a
+// socket cannot be opened otherwise (O_PATH, Linux 2.6.39).
+func openSocketFile(path string) (socketFile, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return socketFile{}, fmt.Errorf("open its file: %w", err)
+	}
+	return socketFile{os.NewFile(uintptr(fd), path)}, nil
+}
+
+// setMode goes through /proc, where a descriptor's entry leads to its file and no other:
+// fchmod does not take such a descriptor, and fchmodat2 only came with Linux 6.6.
+func (f socketFile) setMode(mode uint32) error {
+	if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), mode); err != nil {
+		return fmt.Errorf("set its mode to %#o: %w", mode, err)
+	}
+	return nil
+}
+
+func (f socketFile) setGroup(gid uint32) error {
+	if err := unix.Fchownat(int(f.Fd()), "", -1, int(gid), unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("give it to group %d: %w", gid, err)
+	}
+	return nil
 }
 
 // program is the name of what a process runs.

@@ -133,6 +133,45 @@ func TestTheSocketIsBoundPrivate(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
+// TestWhatIsPutInTheSocketsPlaceKeepsItsMode is of somebody who may write in the
+// folder, and does so right after the socket was bound.
+func TestWhatIsPutInTheSocketsPlaceKeepsItsMode(t *testing.T) {
+	me := uint32(os.Getgid())
+	for name, put := range map[string]func(other, path string) error{
+		"a link to it":     os.Symlink,
+		"a second name":    os.Link,
+		"the other itself": os.Rename,
+	} {
+		for _, kind := range []string{"a file", "a socket"} {
+			for _, grouped := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, for a group: %v", kind, name, grouped), func(t *testing.T) {
+					path, other := filepath.Join(t.TempDir(), "s"), filepath.Join(t.TempDir(), "other")
+					ul, err := bindPrivate(path)
+					require.NoError(t, err)
+					defer ul.Close()
+					made, err := os.Lstat(path)
+					require.NoError(t, err)
+					if kind == "a file" {
+						require.NoError(t, os.WriteFile(other, nil, 0o640))
+					} else {
+						another, err := bindPrivate(other)
+						require.NoError(t, err)
+						defer another.Close()
+					}
+					require.NoError(t, os.Chmod(other, 0o640))
+					require.NoError(t, os.Remove(path))
+					require.NoError(t, put(other, path))
+					err = New(Config{Logger: quiet()}).share(path, made, me, grouped)
+					require.ErrorContains(t, err, "give a path in a folder that nobody else may write to")
+					now, err := os.Stat(path) // of what is behind a link
+					require.NoError(t, err)
+					require.EqualValues(t, 0o640, now.Mode().Perm())
+				})
+			}
+		}
+	}
+}
+
 // TestTheSocketIsPrivateFromItsFirstMoment has another user try to connect while a
 // socket is made again and again, with a umask that takes nothing.
 func TestTheSocketIsPrivateFromItsFirstMoment(t *testing.T) {

@@ -40,6 +40,9 @@ func (l *socket) Close() error {
 // have the inode of one that was removed, but then is younger.
 func sameFile(a, b fs.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
 
+// links is how many names a file has.
+func links(file fs.FileInfo) uint64 { return uint64(file.Sys().(*syscall.Stat_t).Nlink) }
+
 func (s *Server) listen(path string) (_ net.Listener, err error) {
 	if strings.HasPrefix(path, pipePrefix) {
 		return nil, fmt.Errorf("named pipes are Windows's: give the path of a socket: %w", errors.ErrUnsupported)
@@ -69,26 +72,38 @@ func (s *Server) listen(path string) (_ net.Listener, err error) {
 	if l.file, err = os.Lstat(path); err != nil {
 		return nil, errors.Join(err, ul.Close())
 	}
-	if err := s.share(path, gid, grouped); err != nil {
+	if err := s.share(path, l.file, gid, grouped); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// share gives a new socket its mode, and to the group if there is one.
-func (s *Server) share(path string, gid uint32, grouped bool) error {
-	if !grouped {
-		return os.Chmod(path, 0o600) // which the umask may have made less
-	}
-	err := os.Lchown(path, -1, int(gid)) // first: with the mode first it would be another group's
-	if errors.Is(err, fs.ErrPermission) {
-		s.log.Warn("the socket is for this user alone, who cannot give it to the group", "group", s.config.Group, "err", err)
-		return os.Chmod(path, 0o600)
-	}
+// share gives a new socket its mode, and to the group if there is one. Who may write
+// in its folder can have put something else in its place since it was bound, such as a
+// link to a file of ours, symbolic or not: then nothing is changed, and nothing that is
+// put there later.
+func (s *Server) share(path string, made fs.FileInfo, gid uint32, grouped bool) error {
+	file, err := openSocketFile(path)
 	if err != nil {
 		return err
 	}
-	return os.Chmod(path, 0o660)
+	defer file.Close()
+	if now, err := file.Stat(); err != nil {
+		return err
+	} else if now.Mode().Type() != fs.ModeSocket || !sameFile(made, now) || links(now) != 1 {
+		return errors.New("somebody put another file in its place while it was made: give a path in a folder that nobody else may write to")
+	}
+	if grouped {
+		err := file.setGroup(gid) // first: with the mode first it would be another group's
+		if err == nil {
+			return file.setMode(0o660)
+		}
+		if !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		s.log.Warn("the socket is for this user alone, who cannot give it to the group", "group", s.config.Group, "err", err)
+	}
+	return file.setMode(0o600) // which the umask may have made less
 }
 
 // makeDir makes the folder of a socket, and those it is in, if need be: for all to
