@@ -14,10 +14,11 @@ import (
 // be called. Errors wrap the system's: unix.EEXIST for what is there already,
 // unix.ENODEV for a link that is not, unix.EPERM without CAP_NET_ADMIN.
 type Handle struct {
-	netlink    *netlink.Handle
-	namespace  *Namespace
-	knowsRules atomic.Bool    // the firewall's are this handle's
-	deleting   sync.WaitGroup // what DeleteLink began
+	netlink       *netlink.Handle
+	namespace     *Namespace
+	knowsRules    atomic.Bool    // the firewall's are this handle's
+	noBridgeRules atomic.Bool    // the kernel has none
+	deleting      sync.WaitGroup // what DeleteLink began
 }
 
 // Open returns a handle on the calling thread's network namespace.

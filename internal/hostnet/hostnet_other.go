@@ -49,6 +49,7 @@ func (*Handle) CheckVeth(Veth) error                           { return errors.E
 func (*Handle) SetFirewall(Firewall) error                     { return errors.ErrUnsupported }
 func (*Handle) RemoveFirewall() error                          { return errors.ErrUnsupported }
 func (*Handle) HasFirewall() (bool, error)                     { return false, errors.ErrUnsupported }
+func (*Handle) LacksBridgeRules() bool                         { return false }
 func (*Handle) Watch(Link, func(Link)) (*Watcher, error)       { return nil, errors.ErrUnsupported }
 func (*Handle) WatchLinks(func([]LinkEvent)) (*Watcher, error) { return nil, errors.ErrUnsupported }
 
