@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ type Handle struct {
 	namespace     *Namespace
 	knowsRules    atomic.Bool    // the firewall's are this handle's
 	noBridgeRules atomic.Bool    // the kernel has none
+	held          *os.File       // by which the namespace is this handle's; may be nil
 	deleting      sync.WaitGroup // what DeleteLink began
 }
 
@@ -57,4 +59,7 @@ func (h *Handle) Close() {
 	h.deleting.Wait()
 	h.netlink.Close()
 	h.namespace.Close()
+	if h.held != nil {
+		h.held.Close()
+	}
 }

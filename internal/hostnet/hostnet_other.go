@@ -15,6 +15,9 @@ func Open() (*Handle, error) { return nil, errors.ErrUnsupported }
 
 func (*Handle) Close() {}
 
+// Hold returns errors.ErrUnsupported.
+func (*Handle) Hold() error { return errors.ErrUnsupported }
+
 // Namespace tells which namespace the handle reaches.
 func (*Handle) Namespace() NamespaceID { return NamespaceID{} }
 
