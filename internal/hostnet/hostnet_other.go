@@ -43,6 +43,9 @@ func (*Handle) AddRoute(int, netip.Prefix) error   { return errors.ErrUnsupporte
 func (*Handle) SetRoute(Route) error               { return errors.ErrUnsupported }
 func (*Handle) DeleteRoute(Route) error            { return errors.ErrUnsupported }
 func (*Handle) Routes(int) ([]Route, error)        { return nil, errors.ErrUnsupported }
+func (*Handle) AddGuard(netip.Prefix) error        { return errors.ErrUnsupported }
+func (*Handle) DeleteGuard(netip.Prefix) error     { return errors.ErrUnsupported }
+func (*Handle) Guards() ([]netip.Prefix, error)    { return nil, errors.ErrUnsupported }
 func (*Handle) LookupRoute(netip.Addr, netip.Addr, int) (Route, bool, error) {
 	return Route{}, false, errors.ErrUnsupported
 }
