@@ -20,6 +20,7 @@ import (
 type CleanupReport struct {
 	Stopped  bool     `json:"stopped,omitempty"`  // a daemon ran, and was asked to end
 	Links    []string `json:"links,omitempty"`    // the host's interfaces, by name
+	Guards   int      `json:"guards,omitempty"`   // routes that kept what is for peers from leaving in the clear
 	Firewall bool     `json:"firewall,omitempty"` // the table of rules
 	Sysctls  []string `json:"sysctls,omitempty"`  // put back to what they were, unless somebody changed them meanwhile
 	Records  int      `json:"records,omitempty"`  // services, attachments, peers, names and ports that were set up
@@ -162,6 +163,16 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	slices.Sort(report.Links)
 	if len(errs) > 0 {
 		return errors.Join(errs...)
+	}
+	guards, err := host.Guards()
+	if err != nil {
+		return err
+	}
+	for _, p := range guards {
+		if err := host.DeleteGuard(p); err != nil {
+			return err
+		}
+		report.Guards++
 	}
 	has, err := host.HasFirewall()
 	if err != nil && len(report.Links) == 0 && len(sysctls) == 0 {
