@@ -92,3 +92,9 @@ type Forward struct {
 	HostPort uint16
 	To       netip.AddrPort
 }
+
+// A DropChain is a chain of nftables that somebody else has.
+type DropChain struct {
+	Family, Table, Name string // as nft(8) has them
+	UserChain           string // one of the table that is for rules like ours; "": none
+}

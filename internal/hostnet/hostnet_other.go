@@ -56,6 +56,7 @@ func (*Handle) SetFirewall(Firewall) error                     { return errors.E
 func (*Handle) RemoveFirewall() error                          { return errors.ErrUnsupported }
 func (*Handle) HasFirewall() (bool, error)                     { return false, errors.ErrUnsupported }
 func (*Handle) LacksBridgeRules() bool                         { return false }
+func (*Handle) DropChains(string) ([]DropChain, error)         { return nil, errors.ErrUnsupported }
 func (*Handle) Watch(Link, func(Link)) (*Watcher, error)       { return nil, errors.ErrUnsupported }
 func (*Handle) WatchLinks(func([]LinkEvent)) (*Watcher, error) { return nil, errors.ErrUnsupported }
 
