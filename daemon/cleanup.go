@@ -20,6 +20,7 @@ import (
 type CleanupReport struct {
 	Stopped  bool     `json:"stopped,omitempty"`  // a daemon ran, and was asked to end
 	Links    []string `json:"links,omitempty"`    // the host's interfaces, by name
+	Guards   int      `json:"guards,omitempty"`   // routes that kept what is for peers from leaving in the clear
 	Firewall bool     `json:"firewall,omitempty"` // the table of rules
 	Sysctls  []string `json:"sysctls,omitempty"`  // put back to what they were, unless somebody changed them meanwhile
 	Records  int      `json:"records,omitempty"`  // services, attachments, peers, names and ports that were set up
@@ -30,7 +31,8 @@ type CleanupReport struct {
 // idempotent, and what is already gone is no error.
 //
 // The daemon must not run: while it does, the error says which process holds the
-// folder. With stop it is asked to end first.
+// folder. With stop it is asked to end first. Neither may another one that has taken
+// over the same network, unless nothing there is of the folder's.
 //
 // Interfaces are known by their aliases. When the folder has no key, so that the
 // installation cannot be told from others, all that carry the alias of any overlayd
@@ -142,11 +144,16 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	if err := unattended(links, prefix); err != nil {
 		return err
 	}
+	links = slices.DeleteFunc(links, func(l hostnet.Link) bool { return !strings.HasPrefix(l.Alias, prefix) })
+	if err := host.Hold(); err != nil {
+		var held *hostnet.HeldError
+		if errors.As(err, &held) && len(links) == 0 && len(sysctls) == 0 {
+			return nil // all that is there is the other's
+		}
+		return err
+	}
 	var errs []error
 	for _, l := range links {
-		if !strings.HasPrefix(l.Alias, prefix) {
-			continue
-		}
 		if err := host.DeleteLink(l.Index); err != nil {
 			errs = append(errs, fmt.Errorf("interface %s: %w", l.Name, err))
 			continue
@@ -156,6 +163,16 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	slices.Sort(report.Links)
 	if len(errs) > 0 {
 		return errors.Join(errs...)
+	}
+	guards, err := host.Guards()
+	if err != nil {
+		return err
+	}
+	for _, p := range guards {
+		if err := host.DeleteGuard(p); err != nil {
+			return err
+		}
+		report.Guards++
 	}
 	has, err := host.HasFirewall()
 	if err != nil && len(report.Links) == 0 && len(sysctls) == 0 {
@@ -178,7 +195,7 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	return nil
 }
 
-// unattended refuses to take the links of a daemon that runs: a device of one is
+// unattended refuses links of which one is of a daemon that runs: a device of one is
 // there only as long as its process.
 func unattended(links []hostnet.Link, prefix string) error {
 	for _, l := range links {
@@ -186,7 +203,7 @@ func unattended(links []hostnet.Link, prefix string) error {
 		_, rest, _ = strings.Cut(rest, ":")
 		kind, _, _ := strings.Cut(rest, ":")
 		if ours && strings.HasPrefix(l.Alias, prefix) && (kind == kindGlobal || kind == kindDedicated) {
-			return fmt.Errorf("an overlayd runs, which has the interface %s and another data folder: stop it, or name its folder", l.Name)
+			return fmt.Errorf("an overlayd runs in this network namespace, which has the interface %s and another data folder: stop it, or name its folder", l.Name)
 		}
 	}
 	return nil

@@ -2,12 +2,14 @@ package daemon_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"strconv"
 	"testing"
 
 	"github.com/overlayd/overlayd/daemon"
 	"github.com/overlayd/overlayd/daemon/client"
+	"github.com/overlayd/overlayd/daemon/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -78,5 +80,45 @@ func TestCleanupKeepsAwayFromAnotherDaemon(t *testing.T) {
 		require.ErrorContains(t, err, h.facts().Status.Interface)
 	})
 	require.Equal(t, before, h.listing())
+	h.verify(web, db)
+}
+
+// beside is another daemon's order for the same network.
+func (h *host) beside() (folder string, err error) {
+	folder = h.t.TempDir()
+	h.ns.Do(func() {
+		var d *daemon.Daemon
+		if d, err = daemon.New(daemon.Config{DataDir: folder, Mode: daemon.ModeTUN, Logger: slog.New(slog.DiscardHandler)}); err == nil {
+			err = d.Close()
+		}
+	})
+	return folder, err
+}
+
+func TestASecondDaemonWithAnotherFolderRefusesToStart(t *testing.T) {
+	h := startHost(t)
+	_, err := h.beside()
+	require.ErrorIs(t, err, wire.Conflict, "also while nothing is set up")
+	require.ErrorContains(t, err, strconv.Itoa(h.process.Process.Pid))
+	web, db := everything(t, h)
+	before := h.listing()
+	folder, err := h.beside()
+	require.ErrorContains(t, err, strconv.Itoa(h.process.Process.Pid))
+	require.Equal(t, before, h.listing())
+
+	// Nothing on the host is of the folder that could not be used.
+	h.ns.Do(func() {
+		report, err := daemon.Cleanup(context.Background(), daemon.Config{DataDir: folder}, false)
+		require.NoError(t, err)
+		require.Equal(t, daemon.CleanupReport{}, report)
+	})
+	require.Equal(t, before, h.listing())
+	h.verify(web, db)
+
+	// What is killed holds nothing.
+	h.kill()
+	_, err = h.beside()
+	require.NoError(t, err)
+	h.start()
 	h.verify(web, db)
 }

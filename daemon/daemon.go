@@ -8,6 +8,8 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -188,13 +190,46 @@ func (d *Daemon) chooseMode(recorded state.State) error {
 			d.log.Warn("there is no TUN device, so the node is rootless", "err", err)
 		}
 	}
-	if d.host == nil && hostBound(recorded) {
+	if d.host != nil {
+		return d.holdHost()
+	}
+	if hostBound(recorded) {
 		why := ""
 		if d.noTUN != "" {
 			why = " (" + d.noTUN + ")"
 		}
 		return fmt.Errorf("data folder %s is of a node with interfaces on this host, which mode %s%s cannot look after: start it as root as before, remove them by overlayd cleanup, or use another folder",
 			d.config.DataDir, ModeRootless, why)
+	}
+	return nil
+}
+
+// holdHost sees to it that no other overlayd, with another data folder, works on the
+// same network: there is one table of rules, and one set of sysctls.
+func (d *Daemon) holdHost() error {
+	err := d.host.Hold()
+	if held, ok := errors.AsType[*hostnet.HeldError](err); ok {
+		return &Error{Code: wire.Conflict, Msg: held.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	links, err := d.host.Links()
+	if err != nil {
+		return fmt.Errorf("the host's interfaces cannot be listed: %w", err)
+	}
+	links = slices.DeleteFunc(links, func(l hostnet.Link) bool {
+		_, _, ours := d.owned(l)
+		return ours
+	})
+	// One that does not know of holding.
+	if err := unattended(links, aliasPrefix); err != nil {
+		return &Error{Code: wire.Conflict, Msg: err.Error()}
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Alias, aliasPrefix) {
+			d.log.Warn("an overlayd with another data folder, which does not run, has left an interface: overlayd cleanup with its folder removes it", "link", l.Name, "alias", l.Alias)
+		}
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func (v *device) close() error {
 	v.closed = true
 	close(v.ended)
 	err := v.node().Close()
-	v.d.routes.forget(v)
+	forgot := v.d.forget(v)
 	for key, p := range v.set {
 		v.d.plan.claim(v.scope, owners(key, p.AllowedIPs), nil)
 		v.d.reroute(detour{device: v, gone: v.at[key]})
@@ -136,9 +136,9 @@ func (v *device) close() error {
 		v.d.recovered(v.part(part))
 	}
 	if errors.Is(err, net.ErrClosed) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, forgot)
 }
 
 // peers is a snapshot, in the order of the keys; it never waits.

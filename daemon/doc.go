@@ -28,4 +28,9 @@
 // is left over. New makes the host agree with the record: it adopts what is there,
 // makes what is missing and removes what is left over. It touches no link without
 // our alias.
+//
+// The rules and sysctls of a network namespace are there once, so that there is one
+// overlayd to a namespace: it holds an abstract socket named "@overlayd" there, which
+// is free again when its process has ended, however that was. Rootless ones hold
+// nothing.
 package daemon

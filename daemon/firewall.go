@@ -144,6 +144,7 @@ func (d *Daemon) setRules(want hostnet.Firewall) error {
 			return err
 		}
 		f.table = false
+		d.recovered(partBridgeRules)
 		return nil
 	}
 	err := d.startForwarding(&want)
@@ -152,6 +153,9 @@ func (d *Daemon) setRules(want hostnet.Firewall) error {
 		if err = d.host.SetFirewall(want); err == nil {
 			failpoint("firewall.rules:after")
 			f.table = true
+			if d.host.LacksBridgeRules() {
+				d.degrade(partBridgeRules, errBridgeRules)
+			}
 			return nil
 		}
 		err = fmt.Errorf("set the firewall's rules: %w", err)
@@ -161,6 +165,12 @@ func (d *Daemon) setRules(want hostnet.Firewall) error {
 	}
 	return err
 }
+
+// partBridgeRules is what a kernel lacks for good, so that it is said once.
+const partBridgeRules = "bridge rules"
+
+var errBridgeRules = errors.New("the kernel has no nftables for bridges: a container can pretend to the others of its service that it is a router; " +
+	"CONFIG_NF_TABLES_BRIDGE prevents it")
 
 var errFlushed = errors.New("the table of rules was gone, as after `nft flush ruleset`: it was put back; " +
 	"until then containers could not reach the outside, and published ports led nowhere")

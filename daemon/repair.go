@@ -277,6 +277,9 @@ func (d *Daemon) repairPeers(recorded []state.Peer) {
 		}
 		v.mu.Unlock()
 	}
+	if err := d.repairGuards(); err != nil {
+		d.degrade("routes", err)
+	}
 	if len(orphans) > 0 {
 		err := d.store.Update(func(tx *state.Tx) error {
 			for _, r := range orphans {

@@ -20,10 +20,17 @@ import (
 // would go into the tunnel that they come from. Nor is a default route, which would
 // take the host off its network: who wants one sets it for the traffic that is to
 // take it. Both still are the peer's.
+//
+// What is routed is guarded too: when its device is gone, because it is made anew, or
+// because the daemon ended, what is for the prefix is refused and not sent in the
+// clear by the host's default route. What is not routed is not guarded: neither the
+// way to a peer's endpoint nor the host's own out is ever cut. A guard gives way to
+// any route of the host's to the same prefix or to a part of it.
 type routes struct {
 	mu       sync.Mutex
 	wanted   bart.Table[*route]
 	made     map[netip.Prefix]hostnet.Route
+	guarded  map[netip.Prefix]bool
 	aside    map[netip.Prefix]string // what is not routed, and why
 	underlay bart.Table[int]         // addresses of peers' endpoints, and how many are there
 
@@ -146,8 +153,10 @@ func (d *Daemon) align(touched []netip.Prefix) error {
 				errs = append(errs, d.host.DeleteRoute(was))
 				delete(r.made, p)
 			}
+			errs = append(errs, d.guard(p, false))
 			continue
 		}
+		errs = append(errs, d.guard(p, true)) // first, as there may be no way yet
 		is := hostnet.Route{Dst: p, Src: w.device.source(p.Addr()), Index: w.device.link().Index}
 		if there && was == is {
 			continue
@@ -160,6 +169,58 @@ func (d *Daemon) align(touched []netip.Prefix) error {
 			r.made = make(map[netip.Prefix]hostnet.Route)
 		}
 		r.made[p] = is
+	}
+	return errors.Join(errs...)
+}
+
+// guard makes a prefix guarded, or not; routes.mu is held.
+func (d *Daemon) guard(p netip.Prefix, wanted bool) (err error) {
+	r := &d.routes
+	if r.guarded[p] == wanted {
+		return nil
+	}
+	if !wanted {
+		if err = d.host.DeleteGuard(p); err == nil {
+			delete(r.guarded, p)
+		}
+		return err
+	}
+	if err = d.host.AddGuard(p); err == nil {
+		if r.guarded == nil {
+			r.guarded = make(map[netip.Prefix]bool)
+		}
+		r.guarded[p] = true
+	}
+	return err
+}
+
+// repairGuards makes what is guarded what is wanted, also of devices that are not
+// there yet, and of an earlier run what was left over.
+func (d *Daemon) repairGuards() error {
+	if d.host == nil {
+		return nil
+	}
+	there, err := d.host.Guards()
+	if err != nil {
+		return err
+	}
+	r := &d.routes
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.guarded = make(map[netip.Prefix]bool, len(there))
+	for _, p := range there {
+		r.guarded[p] = true
+	}
+	var errs []error
+	for p, w := range r.wanted.All() {
+		if !w.onLink && r.hindrance(p, w) == "" {
+			errs = append(errs, d.guard(p, true))
+		}
+	}
+	for _, p := range there {
+		if w, ok := r.wanted.Get(p); !ok || w.onLink || r.hindrance(p, w) != "" {
+			errs = append(errs, d.guard(p, false))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -256,22 +317,27 @@ func (d *Daemon) remake(v *device) error {
 	}
 	for _, p := range touched {
 		delete(r.made, p)
+		delete(r.guarded, p) // which may have gone as well
 	}
 	err := d.align(touched)
 	r.warn()
 	return err
 }
 
-// forget drops all of a device's routes, which went with its link.
-func (r *routes) forget(v *device) {
+// forget drops all of a device's routes, which went with its link, and their guards.
+func (d *Daemon) forget(v *device) error {
+	r := &d.routes
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var errs []error
 	for _, p := range r.of(v) {
 		r.wanted.Delete(p)
 		delete(r.made, p)
 		delete(r.aside, p)
+		errs = append(errs, d.guard(p, false))
 	}
 	r.warn()
+	return errors.Join(errs...)
 }
 
 // maxWarnings bounds what status lists.

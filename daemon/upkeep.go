@@ -65,24 +65,30 @@ func (d *Daemon) mendBridge(name string) {
 }
 
 // upkeepEvery is how often bridges are looked at when no news came of one that is
-// gone, and roamEvery how often it is written down where peers are.
+// gone, roamEvery how often it is written down where peers are, and rulesEvery how
+// often the rules of others are looked at, of which there may be many.
 const (
 	upkeepEvery = 5 * time.Second
 	roamEvery   = 6 // times upkeepEvery
+	rulesEvery  = 6
 )
 
 // upkeep looks after what changes by itself or by others, until the daemon ends.
 func (d *Daemon) upkeep() {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	for n := 0; ; {
 		select {
 		case <-d.ctx.Done():
 			return
 		case <-d.bridgeGone:
 		case <-tick.C:
+			n++
 			if n%roamEvery == 0 {
 				d.saveRoaming()
+			}
+			if n%rulesEvery == 1 { // for the first time soon
+				d.checkForeignRules()
 			}
 		}
 		d.removeRests()

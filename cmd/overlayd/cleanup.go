@@ -72,6 +72,7 @@ func removed(r daemon.CleanupReport) string {
 	}
 	line(r.Stopped, "ended the daemon")
 	line(len(r.Links) > 0, "removed %s: %s", counted(len(r.Links), "interface", "interfaces"), clean(strings.Join(r.Links, " ")))
+	line(r.Guards > 0, "removed %s for peers' prefixes", counted(r.Guards, "unreachable route", "unreachable routes"))
 	line(r.Firewall, "removed the firewall's tables")
 	line(len(r.Sysctls) > 0, "put back %s", clean(strings.Join(r.Sysctls, " ")))
 	line(r.Records > 0, "forgot %s of what was set up", counted(r.Records, "record", "records"))

@@ -3,7 +3,17 @@ package hostnet
 import (
 	"net/netip"
 	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
+
+// WithoutBridgeFamily has the kernel be asked for a family of tables that it has not,
+// in the place of that of bridges, until undo.
+func WithoutBridgeFamily() (undo func()) {
+	bridgeFamily = unix.NFPROTO_DECNET
+	return func() { bridgeFamily = nftables.TableFamilyBridge }
+}
 
 // SetWatchBuffer has link watches that begin from now on lose messages earlier, and
 // returns what undoes it.

@@ -58,7 +58,7 @@ func (h *Handle) SetFirewall(f Firewall) error {
 
 // setRules changes the rules, but the first time of a handle, when they may be of
 // another version of us, or when they cannot be changed, makes them anew. A kernel
-// without the family bridge (CONFIG_NF_TABLES_BRIDGE) does without.
+// without the family bridge does without its table, and is not asked for it again.
 func (h *Handle) setRules(f Firewall) error {
 	change := func(anew bool, tables ...*nftables.Table) error {
 		return h.transact(func(c *nftables.Conn) error {
@@ -71,7 +71,11 @@ func (h *Handle) setRules(f Firewall) error {
 			return nil
 		})
 	}
-	if h.knowsRules.Load() && change(false, inetTable(), bridgeTable()) == nil {
+	tables := []*nftables.Table{inetTable(), bridgeTable()}
+	if h.noBridgeRules.Load() {
+		tables = tables[:1]
+	}
+	if h.knowsRules.Load() && change(false, tables...) == nil {
 		return nil
 	}
 	// To a transaction a kernel without nf_tables gives one answer, where the module
@@ -80,13 +84,27 @@ func (h *Handle) setRules(f Firewall) error {
 	if err != nil {
 		return err
 	}
-	err = change(true, inetTable(), bridgeTable())
-	h.knowsRules.Store(err == nil)
-	if err != nil && change(true, inetTable()) == nil {
-		return nil
+	err = change(true, tables...)
+	if err != nil && len(tables) > 1 && change(true, tables[0]) == nil {
+		h.noBridgeRules.Store(lacksFamily(err))
+		err = nil
 	}
+	h.knowsRules.Store(err == nil)
 	return err
 }
+
+// lacksFamily reports whether an error is that of a kernel without a family of tables
+// (nft_supported_family), or without the kinds of chains and expressions of one
+// (nf_tables_chain_type_lookup, nft_expr_type_get). Any other may be gone the next
+// time.
+func lacksFamily(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.ENOENT)
+}
+
+// LacksBridgeRules reports whether SetFirewall found the kernel without nftables for
+// bridges (CONFIG_NF_TABLES_BRIDGE): then nobody keeps a container from telling others
+// on its bridge that it is a router.
+func (h *Handle) LacksBridgeRules() bool { return h.noBridgeRules.Load() }
 
 // RemoveFirewall removes our rules. That there are none is no error.
 func (h *Handle) RemoveFirewall() error {
@@ -162,8 +180,11 @@ func inetTable() *nftables.Table {
 }
 
 func bridgeTable() *nftables.Table {
-	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge}
+	return &nftables.Table{Name: tableName, Family: bridgeFamily}
 }
+
+// bridgeFamily is a variable for tests, which have no kernel without it.
+var bridgeFamily = nftables.TableFamilyBridge
 
 // transact has the kernel do all that f asks for, or nothing.
 func (h *Handle) transact(f func(c *nftables.Conn) error) error {

@@ -530,6 +530,38 @@ func TestNoPacketSeesAPartOfTheRules(t *testing.T) {
 	require.Greater(t, asked, 10)
 }
 
+// tableHandle is the number the kernel gave our table when it was made.
+func (s *site) tableHandle(t *testing.T) string {
+	t.Helper()
+	first, _, _ := strings.Cut(run(t, s.Namespace, "nft", "--handle", "list", "table", "inet", "overlayd"), "\n")
+	require.Contains(t, first, "# handle ")
+	return first
+}
+
+func TestAKernelWithoutBridgeRulesIsAskedForThemOnce(t *testing.T) {
+	defer hostnet.WithoutBridgeFamily()()
+	s := newSite(t)
+	require.False(t, s.LacksBridgeRules())
+	s.set(t)
+	require.True(t, s.LacksBridgeRules())
+	before := s.tableHandle(t)
+	s.set(t, forward("tcp", "", 8080, "10.200.1.2:80"))
+	require.Equal(t, before, s.tableHandle(t), "the table is changed and not made anew")
+	require.NotContains(t, run(t, s.Namespace, "nft", "list", "tables"), "table bridge overlayd")
+	run(t, s.Namespace, "nft", "flush ruleset")
+	s.set(t)
+	require.NoError(t, s.RemoveFirewall())
+}
+
+func TestAKernelWithBridgeRulesKeepsItsTables(t *testing.T) {
+	s := newSite(t)
+	s.set(t)
+	before := s.tableHandle(t)
+	s.set(t, forward("tcp", "", 8080, "10.200.1.2:80"))
+	require.Equal(t, before, s.tableHandle(t))
+	require.False(t, s.LacksBridgeRules())
+}
+
 func manyPorts(n int) (ports []hostnet.Forward) {
 	for i := range n {
 		ports = append(ports, forward("tcp", "", uint16(10000+i), "10.200.1.3:80"))

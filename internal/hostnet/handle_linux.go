@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -14,10 +15,12 @@ import (
 // be called. Errors wrap the system's: unix.EEXIST for what is there already,
 // unix.ENODEV for a link that is not, unix.EPERM without CAP_NET_ADMIN.
 type Handle struct {
-	netlink    *netlink.Handle
-	namespace  *Namespace
-	knowsRules atomic.Bool    // the firewall's are this handle's
-	deleting   sync.WaitGroup // what DeleteLink began
+	netlink       *netlink.Handle
+	namespace     *Namespace
+	knowsRules    atomic.Bool    // the firewall's are this handle's
+	noBridgeRules atomic.Bool    // the kernel has none
+	held          *os.File       // by which the namespace is this handle's; may be nil
+	deleting      sync.WaitGroup // what DeleteLink began
 }
 
 // Open returns a handle on the calling thread's network namespace.
@@ -56,4 +59,7 @@ func (h *Handle) Close() {
 	h.deleting.Wait()
 	h.netlink.Close()
 	h.namespace.Close()
+	if h.held != nil {
+		h.held.Close()
+	}
 }

@@ -5,11 +5,24 @@ package hostnet
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 )
 
 // ErrForeign is under the error for a link that is there and not ours.
 var ErrForeign = errors.New("it is somebody else's")
+
+// A HeldError says that another process has the network namespace for itself.
+type HeldError struct {
+	PID int // 0: not known, or not of our PID namespace
+}
+
+func (e *HeldError) Error() string {
+	if e.PID == 0 {
+		return "another overlayd runs in this network namespace: stop it, or run this one in a namespace of its own"
+	}
+	return fmt.Sprintf("another overlayd runs in this network namespace, as process %d: stop it, or run this one in a namespace of its own", e.PID)
+}
 
 // A Link is a network interface as it is now.
 type Link struct {
@@ -78,4 +91,10 @@ type Forward struct {
 	HostIP   netip.Addr // invalid: every one of the host's
 	HostPort uint16
 	To       netip.AddrPort
+}
+
+// A DropChain is a chain of nftables that somebody else has.
+type DropChain struct {
+	Family, Table, Name string // as nft(8) has them
+	UserChain           string // one of the table that is for rules like ours; "": none
 }

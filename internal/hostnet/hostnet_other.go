@@ -15,6 +15,9 @@ func Open() (*Handle, error) { return nil, errors.ErrUnsupported }
 
 func (*Handle) Close() {}
 
+// Hold returns errors.ErrUnsupported.
+func (*Handle) Hold() error { return errors.ErrUnsupported }
+
 // Namespace tells which namespace the handle reaches.
 func (*Handle) Namespace() NamespaceID { return NamespaceID{} }
 
@@ -40,6 +43,9 @@ func (*Handle) AddRoute(int, netip.Prefix) error   { return errors.ErrUnsupporte
 func (*Handle) SetRoute(Route) error               { return errors.ErrUnsupported }
 func (*Handle) DeleteRoute(Route) error            { return errors.ErrUnsupported }
 func (*Handle) Routes(int) ([]Route, error)        { return nil, errors.ErrUnsupported }
+func (*Handle) AddGuard(netip.Prefix) error        { return errors.ErrUnsupported }
+func (*Handle) DeleteGuard(netip.Prefix) error     { return errors.ErrUnsupported }
+func (*Handle) Guards() ([]netip.Prefix, error)    { return nil, errors.ErrUnsupported }
 func (*Handle) LookupRoute(netip.Addr, netip.Addr, int) (Route, bool, error) {
 	return Route{}, false, errors.ErrUnsupported
 }
@@ -49,6 +55,8 @@ func (*Handle) CheckVeth(Veth) error                           { return errors.E
 func (*Handle) SetFirewall(Firewall) error                     { return errors.ErrUnsupported }
 func (*Handle) RemoveFirewall() error                          { return errors.ErrUnsupported }
 func (*Handle) HasFirewall() (bool, error)                     { return false, errors.ErrUnsupported }
+func (*Handle) LacksBridgeRules() bool                         { return false }
+func (*Handle) DropChains(string) ([]DropChain, error)         { return nil, errors.ErrUnsupported }
 func (*Handle) Watch(Link, func(Link)) (*Watcher, error)       { return nil, errors.ErrUnsupported }
 func (*Handle) WatchLinks(func([]LinkEvent)) (*Watcher, error) { return nil, errors.ErrUnsupported }
 

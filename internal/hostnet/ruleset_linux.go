@@ -61,7 +61,7 @@ func (r *ruleset) change(anew bool) error {
 		r.conn.DelTable(r.table) // there is one now
 		r.conn.AddTable(r.table)
 	}
-	if r.table.Family == nftables.TableFamilyBridge {
+	if r.table.Family == bridgeFamily {
 		return r.addPortGuard()
 	}
 	if err := r.addSets(); err != nil {
