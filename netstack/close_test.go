@@ -212,13 +212,13 @@ func TestAClosedConnectionIsNotProbed(t *testing.T) {
 }
 
 func TestClosedConnectionsThatLingerAreBounded(t *testing.T) {
-	const most, more = 128, 32
+	const most, wait, more = 128, 64, 32
 	for name, test := range map[string]struct {
 		peerCloses bool
 		linger     int
 		resets     int64
 	}{
-		"in TIME-WAIT, no more begin to":          {peerCloses: true, linger: most / 2, resets: 0},
+		"in TIME-WAIT, no more begin to":          {peerCloses: true, linger: wait, resets: 0},
 		"for the peer's end, the oldest is reset": {peerCloses: false, linger: most, resets: more},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,6 +239,7 @@ func TestClosedConnectionsThatLingerAreBounded(t *testing.T) {
 			}
 			a, b := newPairOver(t, Config{}, counting, whole)
 			a.orphans.most, b.orphans.most = most, most
+			a.orphans.wait, b.orphans.wait = wait, wait
 			l, err := b.Listen("tcp", ":80")
 			require.NoError(t, err)
 			defer l.Close()

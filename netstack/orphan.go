@@ -15,15 +15,22 @@ import (
 // some 8 KB, and a client that connects as fast as it can leaves ten thousand a
 // second.
 //
-// From half of that on none begins to linger in TIME-WAIT, as on Linux beyond
-// tcp_max_tw_buckets, and the rest is left to the others.
-const maxOrphans = 2048
+// From maxTimeWait on none begins to linger in TIME-WAIT, as on Linux beyond
+// tcp_max_tw_buckets. What they hold is many small things, which every collection of
+// garbage looks at: a thousand of them made up most of what there was to look at.
+// Without TIME-WAIT, a peer that did not get the last acknowledgement gets a reset
+// in its place, after its program has closed (RFC 9293 section 3.10.7.1).
+const (
+	maxOrphans  = 2048
+	maxTimeWait = 128
+)
 
 // orphans are the closed connections that linger, oldest first. When there are
 // too many, the oldest is reset, as on Linux beyond tcp_max_orphans.
 type orphans struct {
 	ip   *stack.Stack
 	most int // maxOrphans, but in a test
+	wait int // maxTimeWait, but in a test
 
 	mu      sync.Mutex
 	list    list.List // of *orphan
@@ -78,7 +85,7 @@ func (k *orphan) removeLocked() {
 
 // countLocked decides whether there is TIME-WAIT.
 func (o *orphans) countLocked() {
-	crowded := o.list.Len() > o.most/2
+	crowded := o.list.Len() > o.wait
 	if crowded == o.crowded {
 		return
 	}

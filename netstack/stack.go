@@ -122,7 +122,7 @@ func New(config Config) (*Stack, error) {
 	})
 	s.segments = s.ip.TransportProtocolInstance(tcp.ProtocolNumber).(tcpSegments)
 	s.own.Store(new(ownAddrs))
-	s.orphans.ip, s.orphans.most = s.ip, maxOrphans
+	s.orphans.ip, s.orphans.most, s.orphans.wait = s.ip, maxOrphans, maxTimeWait
 	s.device.init(s)
 	s.resolver = &net.Resolver{PreferGo: true, Dial: s.dialDNS}
 	if err := s.setUp(config); err != nil {
