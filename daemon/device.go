@@ -132,7 +132,7 @@ func (v *device) close() error {
 		v.d.plan.claim(v.scope, owners(key, p.AllowedIPs), nil)
 		v.d.reroute(detour{device: v, gone: v.at[key]})
 	}
-	for _, part := range []string{"device", "peers", "routes"} {
+	for _, part := range []string{"device", "peers", "routes", "record"} {
 		v.d.recovered(v.part(part))
 	}
 	if errors.Is(err, net.ErrClosed) {
