@@ -29,6 +29,7 @@ type device struct {
 	mu     sync.Mutex // held by who changes it
 	config tunnelConfig
 	set    map[overlay.PublicKey]overlay.Peer // by clients
+	size   int                                // of set, as listed
 	guests map[overlay.PublicKey]overlay.Peer
 	at     map[overlay.PublicKey][]netip.Addr // where endpoints are, as routes was told
 	closed bool
