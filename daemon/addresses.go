@@ -149,8 +149,15 @@ type shortage struct {
 const lowFrom, lowUntil = 0.9, 0.8
 
 // leasesChanged is to be called after addresses of these subnets or pools were
-// leased or released: it tells clients of those nearly used up. It never waits.
+// leased or released: it tells clients of those nearly used up, and waits for none.
 func (d *Daemon) leasesChanged(pools ...netip.Prefix) {
+	for _, low := range d.nearlyUsedUp(pools) {
+		d.publish(low)
+	}
+}
+
+// nearlyUsedUp is which of the pools are, that were not when it was last asked.
+func (d *Daemon) nearlyUsedUp(pools []netip.Prefix) (news []wire.LeasesLow) {
 	d.shortage.mu.Lock()
 	defer d.shortage.mu.Unlock()
 	for _, p := range pools {
@@ -165,9 +172,10 @@ func (d *Daemon) leasesChanged(pools ...netip.Prefix) {
 				d.shortage.low = make(map[netip.Prefix]bool)
 			}
 			d.shortage.low[p] = true
-			d.publish(wire.LeasesLow{Pool: p, Service: d.serviceAt(p), Used: uint64(used.Leases), Size: size})
+			news = append(news, wire.LeasesLow{Pool: p, Service: d.serviceAt(p), Used: uint64(used.Leases), Size: size})
 		}
 	}
+	return news
 }
 
 // serviceAt is the service that has a subnet, "" when it is the node's own.

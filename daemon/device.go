@@ -29,6 +29,7 @@ type device struct {
 	mu     sync.Mutex // held by who changes it
 	config tunnelConfig
 	set    map[overlay.PublicKey]overlay.Peer // by clients
+	size   int                                // of set, as listed
 	guests map[overlay.PublicKey]overlay.Peer
 	at     map[overlay.PublicKey][]netip.Addr // where endpoints are, as routes was told
 	closed bool
@@ -132,7 +133,7 @@ func (v *device) close() error {
 		v.d.plan.claim(v.scope, owners(key, p.AllowedIPs), nil)
 		v.d.reroute(detour{device: v, gone: v.at[key]})
 	}
-	for _, part := range []string{"device", "peers", "routes"} {
+	for _, part := range []string{"device", "peers", "routes", "record"} {
 		v.d.recovered(v.part(part))
 	}
 	if errors.Is(err, net.ErrClosed) {

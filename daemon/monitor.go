@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,46 +25,58 @@ const (
 
 // faults is what does not work as it should.
 type faults struct {
-	mu   sync.Mutex
+	telling sync.Mutex // held by who changes it until that is logged and told, which keeps the order
+
+	mu   sync.Mutex        // never held while anything is waited for
 	part map[string]string // and why
+}
+
+// set takes down why a part does not work, "" if it does, and returns what it was.
+func (f *faults) set(part, reason string) (was string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was = f.part[part]
+	if reason == "" {
+		delete(f.part, part)
+		return was
+	}
+	if f.part == nil {
+		f.part = make(map[string]string)
+	}
+	f.part[part] = reason
+	return was
 }
 
 // maxReason bounds what a warning says, which may come from another program.
 const maxReason = 1024
 
 // degrade says that a part does not work, and recover that it does again; saying
-// so twice says it once. Both send events and never wait.
+// so twice says it once. Both send events, and wait for the log alone.
 func (d *Daemon) degrade(part string, err error) {
-	reason := err.Error()
+	reason := cmp.Or(err.Error(), "for no reason that is known")
 	if len(reason) > maxReason {
-		reason = reason[:maxReason] + "…"
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
 	}
 	f := &d.faults
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	was, there := f.part[part]
-	if f.part == nil {
-		f.part = make(map[string]string)
-	}
-	f.part[part] = reason
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	was := f.set(part, reason)
 	if was != reason {
 		d.log.Warn("degraded", "part", part, "reason", reason)
 	}
-	if !there {
+	if was == "" {
 		d.publish(wire.Degraded{Part: part, Reason: reason})
 	}
 }
 
 func (d *Daemon) recovered(part string) {
 	f := &d.faults
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, there := f.part[part]; !there {
-		return
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	if f.set(part, "") != "" {
+		d.log.Info("recovered", "part", part)
+		d.publish(wire.Recovered{Part: part})
 	}
-	delete(f.part, part)
-	d.log.Info("recovered", "part", part)
-	d.publish(wire.Recovered{Part: part})
 }
 
 // degraded is the parts that do not work as they should, and why.
@@ -83,7 +97,7 @@ func (d *Daemon) faultWarnings() []string {
 	return list
 }
 
-// publish sends an event to those who asked. It never waits.
+// publish sends an event to those who asked. It waits for none of them.
 func (d *Daemon) publish(e wire.Event) {
 	d.meter.event(e)
 	if d.server != nil {

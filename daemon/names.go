@@ -36,6 +36,8 @@ type names struct {
 	// name's is by its hash.
 	writers [64]sync.Mutex
 
+	telling sync.Mutex // held by who tells how names are served, which keeps the order
+
 	mu      sync.RWMutex // protects the rest; never held while anything is waited for
 	zone    string       // in lower case, without the final dot
 	server  *nameServer

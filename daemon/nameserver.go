@@ -272,6 +272,18 @@ func closeAll(list []io.Closer) {
 // not by how all of them do.
 func (d *Daemon) toldNames(s *nameService, err error) {
 	n := &d.names
+	n.telling.Lock()
+	defer n.telling.Unlock()
+	if why := n.told(s, err); why != "" {
+		d.degrade(partDNS, errors.New(why))
+	} else {
+		d.recovered(partDNS)
+	}
+}
+
+// told takes down how the service on an address fares, and returns why names are not
+// served on all there are, "" if they are.
+func (n *names) told(s *nameService, err error) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s.err = err
@@ -281,16 +293,12 @@ func (d *Daemon) toldNames(s *nameService, err error) {
 			reasons = append(reasons, whyNoNames(a, service.err))
 		}
 	}
-	if len(reasons) == 0 {
-		d.recovered(partDNS)
-		return
-	}
 	slices.Sort(reasons)
 	const most = 4
 	if more := len(reasons) - most; more > 0 {
 		reasons = append(reasons[:most], fmt.Sprintf("and %d more", more))
 	}
-	d.degrade(partDNS, errors.New(strings.Join(reasons, "; ")))
+	return strings.Join(reasons, "; ")
 }
 
 // whyNoNames says why names are not served on an address, and what would help.

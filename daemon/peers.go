@@ -293,6 +293,9 @@ func samePeer(a, b overlay.Peer) bool {
 	return a.Endpoint == b.Endpoint && a.Keepalive == b.Keepalive && slices.Equal(a.AllowedIPs, b.AllowedIPs)
 }
 
+// scopeSize is how many bytes the scope of a peer takes in the list, without the name.
+const scopeSize = len(`,"scope":{"scope":"service","service":""}`)
+
 // listPeers lists peers by device, and of a device by key.
 func (d *Daemon) listPeers(r wire.ListPeers) (wire.Peers, error) {
 	list := wire.Peers{Peers: []wire.Peer{}}
@@ -314,12 +317,15 @@ func (d *Daemon) listPeers(r wire.ListPeers) (wire.Peers, error) {
 		add(v)
 		return list, nil
 	}
-	if g := d.global.load(); g.device != nil {
-		add(g.device)
-	}
-	for _, s := range d.allServices() {
-		if s.device != nil {
-			add(s.device)
+	size := 0
+	for _, v := range d.devices() {
+		from := len(list.Peers)
+		add(v)
+		for _, p := range list.Peers[from:] {
+			size += aroundPeer + scopeSize + len(v.scope) + len(p.Endpoint) + len(p.AllowedIPs)
+		}
+		if size > maxPeerList+maxPeers*scopeSize { // as much as of one device there may be
+			return wire.Peers{}, &Error{Code: wire.Exhausted, Field: "scope", Msg: fmt.Sprintf("all peers together are more than fits the %d bytes of an answer: ask for those of one scope at a time", wire.MaxFrame)}
 		}
 	}
 	return list, nil

@@ -32,7 +32,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 	from, to := make(map[netip.Prefix]overlay.PublicKey), make(map[netip.Prefix]overlay.PublicKey)
 	way := detour{device: v}
 	places := make(map[overlay.PublicKey][]netip.Addr) // of endpoints that are new
-	count := len(v.set) + len(v.guests)
+	count, size := len(v.set)+len(v.guests), v.size
 	for _, e := range edits {
 		if err := v.checkGuest(e.key, at(e.key)+"public_key"); err != nil {
 			return err
@@ -42,6 +42,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 		}
 		if e.old != nil {
 			count--
+			size -= listedSize(*e.old)
 			way.from = append(way.from, e.old.AllowedIPs...)
 			if e.new == nil || e.new.Endpoint != e.old.Endpoint {
 				way.gone = append(way.gone, v.at[e.key]...)
@@ -52,6 +53,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 			continue
 		}
 		count++
+		size += listedSize(*e.new)
 		way.to = append(way.to, e.new.AllowedIPs...)
 		if e.old == nil || e.new.Endpoint != e.old.Endpoint {
 			places[e.key] = v.d.resolver.addresses(e.new.Endpoint)
@@ -66,6 +68,9 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 	}
 	if count > maxPeers {
 		return failed(wire.Exhausted, "room for peers is exhausted: %s takes at most %d", v, maxPeers)
+	}
+	if size > v.size && size+len(v.guests)*guestSize > maxPeerList { // what is taken away always fits
+		return failed(wire.Exhausted, "room for peers is exhausted: the list of those of %s would be longer than the %d bytes of an answer: give fewer and larger prefixes", v, maxPeerList)
 	}
 
 	undoing := context.WithoutCancel(ctx) // whoever asked may be gone by then
@@ -85,6 +90,7 @@ func (v *device) apply(ctx context.Context, edits []edit, at func(overlay.Public
 	if err != nil {
 		return s.rollback(err)
 	}
+	v.size = size
 	for _, e := range edits {
 		if e.new == nil {
 			delete(v.set, e.key)
@@ -146,6 +152,29 @@ func (v *device) known(e edit) overlay.Peer {
 		p.Endpoint = ""
 	}
 	return p
+}
+
+// maxPeerList bounds the peers of a device by what status says of them, in bytes, below
+// wire.MaxFrame: else a few peers with many prefixes would leave everybody without a
+// status.
+const maxPeerList = 7 << 20
+
+// guestSize is how many bytes a guest takes in the list of peers, at most.
+const guestSize = aroundPeer + len("255.255.255.255/32,ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
+
+// aroundPeer is how many bytes a peer takes in the list besides its endpoint and its
+// prefixes, at most: numbers of bytes have 20 digits, times 10.
+const aroundPeer = len(`{"public_key":"","endpoint":"","allowed_ips":"","last_handshake_unix_secs":,"address":"","port":65535,"handshake_age_secs":,`+
+	`"rx_bytes":,"tx_bytes":,"persistent_keepalive_secs":65535,"healthy":true},`) + 44 + 2*10 + 39 + 2*20
+
+// listedSize is how many bytes a peer takes in the list.
+func listedSize(p overlay.Peer) int {
+	size := aroundPeer + len(p.Endpoint)
+	var text [64]byte
+	for _, a := range p.AllowedIPs {
+		size += len(a.AppendTo(text[:0])) + len(",")
+	}
+	return size
 }
 
 // record puts edits on record.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -74,4 +75,58 @@ func TestManyNamesThatNobodyKnowsAreOneError(t *testing.T) {
 	err := r.prepare(t.Context(), append([]string{"192.0.2.1:1"}, endpoints...)...)
 	require.ErrorContains(t, err, `"ab.invalid:1"`)
 	require.Less(t, len(err.Error()), 200)
+}
+
+func TestPeersTakeNoMoreRoomThanAnAnswerHas(t *testing.T) {
+	d := newRootless(t)
+	d.resolver = newResolver()
+	v := d.global.load().device
+	v.at = make(map[overlay.PublicKey][]netip.Addr)
+	v.unresolved = make(map[overlay.PublicKey]bool)
+	peer := func(n int) wire.PeerSpec {
+		var many []string
+		for i := range maxPrefixes {
+			many = append(many, fmt.Sprintf("fd00:2222:3333:%x:%x:ffff:ffff:0/112", 0x1000+n, 0x1000+i)) // all of one length
+		}
+		return wire.PeerSpec{PublicKey: overlay.PublicKey{byte(n)}.String(), AllowedIPs: strings.Join(many, ",")}
+	}
+	first, err := parsePeer("", peer(1))
+	require.NoError(t, err)
+	n := maxPeerList / listedSize(first)
+	var all []wire.PeerSpec
+	for i := range n {
+		all = append(all, peer(i+1))
+	}
+	_, err = d.handle(t.Context(), wire.SetPeers{Peers: all})
+	require.NoError(t, err)
+	_, err = d.handle(t.Context(), wire.AddPeer{PeerSpec: peer(n + 1)})
+	require.ErrorIs(t, err, wire.Exhausted)
+	require.ErrorContains(t, err, "room for peers is exhausted: the list of those of the node's device would be longer")
+	for _, r := range []wire.Request{wire.StatusRequest{}, wire.ListPeers{}, wire.ListPeers{Scope: wire.GlobalScope{}}} {
+		res, err := d.handle(t.Context(), r)
+		require.NoError(t, err)
+		frame, err := wire.AppendFrame(nil, wire.ResponseFrame{ID: 1, Response: res})
+		require.NoError(t, err)
+		require.Greater(t, len(frame), maxPeerList/2, "it is most of it")
+		require.Less(t, len(frame), maxPeerList+4096)
+	}
+	// What is taken away always fits, and makes room.
+	_, err = d.handle(t.Context(), wire.RemovePeer{Pubkey: peer(1).PublicKey})
+	require.NoError(t, err)
+	_, err = d.handle(t.Context(), wire.AddPeer{PeerSpec: peer(n + 1)})
+	require.NoError(t, err)
+	sum := 0
+	for _, p := range v.set {
+		sum += listedSize(p)
+	}
+	require.Equal(t, sum, v.size)
+
+	// Of all devices together there may be more than fits.
+	other := &device{d: d, scope: "web", set: v.set, size: v.size}
+	other.now.Store(v.now.Load())
+	d.services.named = map[string]*place{"web": {}}
+	d.services.named["web"].now.Store(&service{device: other})
+	_, err = d.handle(t.Context(), wire.ListPeers{})
+	require.ErrorIs(t, err, wire.Exhausted)
+	require.ErrorContains(t, err, "ask for those of one scope at a time")
 }

@@ -310,6 +310,7 @@ func (v *device) remember(p overlay.Peer) error {
 		return err
 	}
 	v.set[p.PublicKey] = p
+	v.size += listedSize(p)
 	v.at[p.PublicKey] = v.d.resolver.addresses(p.Endpoint)
 	v.d.expect(detour{device: v, to: p.AllowedIPs, new: v.at[p.PublicKey]})
 	return nil
