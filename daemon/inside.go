@@ -9,8 +9,7 @@ import (
 )
 
 // Every container is looked into once in a round of roundTicks ticks, some at each.
-// A look takes about a quarter of a millisecond: of 500 containers a hundredth of a
-// core.
+// A look takes about 0.3 ms of a processor, and so 500 containers 1.5% of it.
 const (
 	roundTick  = time.Second
 	roundTicks = 10
