@@ -129,7 +129,7 @@ func (k *keeper) mended(c container, damage error, now time.Time) error {
 }
 
 func (r *relapse) reason() error {
-	return fmt.Errorf("something in the container takes away its addresses or routes, %d times by now: they are put back at most every %v", r.times, r.respite())
+	return fmt.Errorf("its interfaces, addresses or routes are taken away again and again, %d times by now: they are put back at most every %v", r.times, r.respite())
 }
 
 // forget drops what is known of relapses.

@@ -242,6 +242,9 @@ func (d *Daemon) lookAtOne(c container) error {
 	case ns != nil:
 		defer ns.Close()
 		if err := k.restrained(c, time.Now()); err != nil {
+			if eth0.Index != 0 && eth0.Master != s.bridge.Index && s.bridged() == nil {
+				err = errors.Join(err, d.host.SetMaster(eth0.Index, s.bridge.Index)) // a bridge that was made anew
+			}
 			return because(err, "mend %s", title(a))
 		}
 		damage, err := d.mend(at, ends{s, g, ns})
