@@ -31,7 +31,7 @@
 //
 // While it runs it keeps them agreeing. Cables and bridges are mended at once, by the
 // kernel's news of the host's links; what is missing inside of a container, of what it
-// was given there, within ten seconds, by looking. What a container has added stays,
+// was given there, within half a minute, by looking. What a container has added stays,
 // and what it takes away again and again is put back after longer and longer times.
 // Of a container whose process that it was attached by has ended, while others live in
 // it, only the host's end can be seen to.
