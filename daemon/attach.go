@@ -258,7 +258,17 @@ func (d *Daemon) attachAgain(at *attachment, to ends, pid uint32, r wire.AttachC
 			return err
 		}
 	}
-	return d.mend(at, to)
+	k := d.attachments.keeper
+	k.forget(at.container)
+	_, err := d.mend(at, to)
+	if errors.Is(err, errOwnRoute) {
+		k.look(at.container) // who says so in the status
+		return nil
+	}
+	if err != nil {
+		return because(err, "mend %s", title(&a))
+	}
+	return nil
 }
 
 // attached is the answer for a container on record.

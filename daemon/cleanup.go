@@ -164,19 +164,19 @@ func cleanHost(report *CleanupReport, prefix string, sysctls map[string]string) 
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	guards, err := host.Guards()
-	if err != nil {
-		return err
+	has, err := host.HasFirewall()
+	if err != nil && len(report.Links) == 0 && len(sysctls) == 0 {
+		return nil // who may not even look has not set any up
+	}
+	guards, listed := host.Guards()
+	if listed != nil {
+		return listed
 	}
 	for _, p := range guards {
 		if err := host.DeleteGuard(p); err != nil {
 			return err
 		}
 		report.Guards++
-	}
-	has, err := host.HasFirewall()
-	if err != nil && len(report.Links) == 0 && len(sysctls) == 0 {
-		return nil // who may not even look has not set any up
 	}
 	if err == nil {
 		err = host.RemoveFirewall() // a part of it may be there

@@ -29,6 +29,13 @@
 // makes what is missing and removes what is left over. It touches no link without
 // our alias.
 //
+// While it runs it keeps them agreeing. Cables and bridges are mended at once, by the
+// kernel's news of the host's links; what is missing inside of a container, of what it
+// was given there, within half a minute, by looking. What a container has added stays,
+// and what it takes away again and again is put back after longer and longer times.
+// Of a container whose process that it was attached by has ended, while others live in
+// it, only the host's end can be seen to.
+//
 // The rules and sysctls of a network namespace are there once, so that there is one
 // overlayd to a namespace: it holds an abstract socket named "@overlayd" there, which
 // is free again when its process has ended, however that was. Rootless ones hold

@@ -23,7 +23,9 @@ type keeper struct {
 	queue map[container]struct{} // to be looked at
 	wake  chan struct{}          // full while the queue is not empty
 
-	failing map[container]error // those whose last look failed; guarded by mu
+	failing map[container]error    // those whose last look failed; guarded by mu
+	losses  map[container]*relapse // those that were mended of late; guarded by mu
+	round   []container            // still to be looked into; of one goroutine
 }
 
 // lookEvery is how often the host is compared with the record when no news came of
@@ -31,7 +33,7 @@ type keeper struct {
 const lookEvery = 30 * time.Second
 
 func newKeeper() *keeper {
-	return &keeper{queue: make(map[container]struct{}), wake: make(chan struct{}, 1), failing: make(map[container]error)}
+	return &keeper{queue: make(map[container]struct{}), wake: make(chan struct{}, 1), failing: make(map[container]error), losses: make(map[container]*relapse)}
 }
 
 // look queues containers to be looked at. It never waits.
@@ -74,12 +76,16 @@ func (d *Daemon) keep() error {
 		defer stop()
 		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
+		look := time.NewTicker(roundTick)
+		defer look.Stop()
 		for {
 			select {
 			case <-d.ctx.Done():
 				return
 			case <-tick.C:
 				d.lookForDamage()
+			case <-look.C:
+				d.lookInside()
 			case <-k.wake:
 				d.lookAt(k.take())
 			}
@@ -150,7 +156,6 @@ func (d *Daemon) lookAt(containers []container) {
 		return nil
 	})
 	if n, why := k.failures(); n > 0 {
-		d.log.Warn("containers cannot be kept attached", "count", n, "err", why)
 		d.degrade(partAttachments, fmt.Errorf("%d cannot be kept as they are wanted, of which one: %w", n, why))
 		return
 	}
@@ -172,8 +177,10 @@ func (k *keeper) note(c container, err error) {
 func (k *keeper) failures() (n int, why error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, why = range k.failing {
-		break
+	for _, other := range k.failing {
+		if why == nil || other.Error() < why.Error() { // the same each time
+			why = other
+		}
 	}
 	return len(k.failing), why
 }
@@ -194,8 +201,10 @@ const endOfNamespace = "its network namespace ended"
 // lookAtOne makes the host agree with the record of a container, or the record with
 // a container that has ended.
 func (d *Daemon) lookAtOne(c container) error {
+	k := d.attachments.keeper
 	a := d.attachments.known(c)
 	if a == nil {
+		k.forget(c)
 		return nil
 	}
 	if a.Guest != "" {
@@ -232,7 +241,20 @@ func (d *Daemon) lookAtOne(c container) error {
 		return because(err, "look for %s", title(a))
 	case ns != nil:
 		defer ns.Close()
-		return d.mend(at, ends{s, g, ns})
+		if err := k.restrained(c, time.Now()); err != nil {
+			if eth0.Index != 0 && eth0.Master != s.bridge.Index && s.bridged() == nil {
+				err = errors.Join(err, d.host.SetMaster(eth0.Index, s.bridge.Index)) // a bridge that was made anew
+			}
+			return because(err, "mend %s", title(a))
+		}
+		damage, err := d.mend(at, ends{s, g, ns})
+		if err == nil {
+			err = k.mended(c, damage, time.Now())
+		}
+		if err != nil {
+			return because(err, "mend %s", title(a))
+		}
+		return nil
 	case eth0.Index == 0:
 		return d.remove(at, endOfNamespace)
 	case s.bridged() != nil:
@@ -297,20 +319,22 @@ func (d *Daemon) same(a *state.Attachment) (bool, error) {
 }
 
 // mend makes whole what leads to a container that is attached, and has it join the
-// node's own network if it is to and did not.
-func (d *Daemon) mend(at *attachment, to ends) error {
+// node's own network if it is to and did not. It returns what was not whole. The error
+// is errOwnRoute when all is whole but what the container has set in the place of ours.
+func (d *Daemon) mend(at *attachment, to ends) (damage, err error) {
 	a := at.record
 	if err := to.service.bridged(); err != nil {
-		return because(err, "mend %s", title(a))
+		return nil, err
 	}
-	if err := d.replug("mend.eth0", d.serviceVeth(a, to)); err != nil {
-		return because(err, "mend %s", title(a))
+	damage, own := d.replug("mend.eth0", d.serviceVeth(a, to))
+	if own != nil && !errors.Is(own, errOwnRoute) {
+		return damage, own
 	}
 	switch {
 	case to.global == nil || !a.JoinGlobal:
-		return nil
+		return damage, own
 	case a.GlobalLink == "":
-		return d.join(at, to)
+		return damage, errors.Join(d.join(at, to), own)
 	}
 	v := d.globalVeth(a, to)
 	l, err := d.find(v.Host)
@@ -319,23 +343,47 @@ func (d *Daemon) mend(at *attachment, to ends) error {
 		err = d.prefer(v, l.Index)
 	}
 	if err == nil {
-		err = d.replug("mend.eth1", v)
+		var more error
+		if more, err = d.replug("mend.eth1", v); more != nil {
+			damage = more
+		}
 	}
 	if err != nil {
-		return because(err, "mend %s", title(a))
+		return damage, err
 	}
-	return nil
+	return damage, own
 }
 
-// replug lays a cable anew that is not whole.
-func (d *Daemon) replug(step string, v hostnet.Veth) error {
-	damage := d.host.CheckVeth(v)
-	if damage == nil {
-		return nil
+// errOwnRoute is that a container has chosen its own way. It is left at that, and told.
+var errOwnRoute = errors.New("the container has a route of its own in the place of one of the overlay's, which is put back when that is removed")
+
+// replug mends a cable that is not whole, and returns what was wrong with it. One that
+// cannot be mended is laid anew, with which go connections and whatever the container
+// has set on it.
+func (d *Daemon) replug(step string, v hostnet.Veth) (damage, err error) {
+	if damage = d.host.CheckVeth(v); damage == nil {
+		return nil, nil
 	}
-	d.log.Warn("mending a container's interface", "link", v.Host, "interface", v.Container, "damage", damage)
 	var st steps
-	return st.do(step, func() error {
+	return damage, st.do(step, func() error {
+		err := d.host.MendVeth(v)
+		if err == nil && v.Bridge == 0 {
+			var l hostnet.Link
+			if l, err = d.find(v.Host); err == nil {
+				err = d.prefer(v, l.Index)
+			}
+		}
+		if err == nil {
+			err = d.host.CheckVeth(v)
+		}
+		switch {
+		case err == nil:
+			d.log.Warn("a container's interface was mended", "link", v.Host, "interface", v.Container, "damage", damage)
+			return nil
+		case errors.Is(err, fs.ErrExist):
+			return fmt.Errorf("%w: %w", errOwnRoute, err)
+		}
+		d.log.Warn("a container's interface is made anew", "link", v.Host, "interface", v.Container, "damage", damage)
 		if err := d.unplug(v.Host); err != nil {
 			return err
 		}
@@ -374,6 +422,7 @@ func (d *Daemon) rejoinGlobal() {
 			waiting = append(waiting, containerIn(a))
 		}
 	}
+	d.attachments.keeper.forget(waiting...) // it is not they who lose what they have
 	if len(waiting) > 0 {
 		d.lookAt(waiting)
 	}

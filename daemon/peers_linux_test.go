@@ -52,8 +52,10 @@ func TestRoutesFollowTheNodesNetworks(t *testing.T) {
 	require.Equal(t, "10.77.0.0/16 src 10.200.0.1\nfd77::/64 src fd00:200::1", h.routesTo(device))
 	setup("10.77.0.0/16,fd00:200::/48")
 	require.Equal(t, "10.200.0.0/16 src 10.77.0.1\nfd77::/64 src fd00:200::1", h.routesTo(device))
+	require.Equal(t, "10.200.0.0/16 fd77::/64", h.guards(), "what is routed is guarded, and nothing else")
 	setup("10.200.0.0/16")
 	require.Equal(t, "10.77.0.0/16 src 10.200.0.1", h.routesTo(device))
+	require.Equal(t, "10.77.0.0/16", h.guards())
 	h.verify()
 }
 

@@ -173,13 +173,14 @@ func (d *Daemon) align(touched []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// guard makes a prefix guarded, or not; routes.mu is held.
+// guard makes a prefix guarded, also when somebody removed the guard, or not guarded;
+// routes.mu is held.
 func (d *Daemon) guard(p netip.Prefix, wanted bool) (err error) {
 	r := &d.routes
-	if r.guarded[p] == wanted {
-		return nil
-	}
 	if !wanted {
+		if !r.guarded[p] {
+			return nil
+		}
 		if err = d.host.DeleteGuard(p); err == nil {
 			delete(r.guarded, p)
 		}
@@ -317,7 +318,6 @@ func (d *Daemon) remake(v *device) error {
 	}
 	for _, p := range touched {
 		delete(r.made, p)
-		delete(r.guarded, p) // which may have gone as well
 	}
 	err := d.align(touched)
 	r.warn()

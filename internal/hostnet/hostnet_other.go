@@ -52,6 +52,8 @@ func (*Handle) LookupRoute(netip.Addr, netip.Addr, int) (Route, bool, error) {
 func (*Handle) EnsureBridge(Bridge) (Link, bool, error)        { return Link{}, false, errors.ErrUnsupported }
 func (*Handle) AddVeth(Veth) (Link, error)                     { return Link{}, errors.ErrUnsupported }
 func (*Handle) CheckVeth(Veth) error                           { return errors.ErrUnsupported }
+func (*Handle) CheckInside(...Veth) error                      { return errors.ErrUnsupported }
+func (*Handle) MendVeth(Veth) error                            { return errors.ErrUnsupported }
 func (*Handle) SetFirewall(Firewall) error                     { return errors.ErrUnsupported }
 func (*Handle) RemoveFirewall() error                          { return errors.ErrUnsupported }
 func (*Handle) HasFirewall() (bool, error)                     { return false, errors.ErrUnsupported }

@@ -52,18 +52,29 @@ func (h *Handle) checkVeth(v Veth) error {
 
 // checkEnds checks that both are ends of one cable, and as they are to be.
 func (v Veth) checkEnds(host, end netlink.Link) error {
+	if err := v.checkPair(host, end); err != nil {
+		return err
+	}
 	for _, l := range []netlink.Link{host, end} {
-		if is := toLink(l); is.Kind != "veth" {
-			return fmt.Errorf("%s is a %s: %w", is.Name, is.Kind, ErrForeign)
-		} else if is.MTU != v.MTU {
+		if is := toLink(l); is.MTU != v.MTU {
 			return fmt.Errorf("%s has MTU %d, not %d", is.Name, is.MTU, v.MTU)
 		} else if !is.Up {
 			return fmt.Errorf("%s is down", is.Name)
 		}
 	}
+	return nil
+}
+
+// checkPair checks that both are ends of one cable of ours.
+func (v Veth) checkPair(host, end netlink.Link) error {
+	for _, l := range []netlink.Link{host, end} {
+		if is := toLink(l); is.Kind != "veth" {
+			return fmt.Errorf("%s is a %s: %w", is.Name, is.Kind, ErrForeign)
+		}
+	}
 	// The index of a link's other end is in the namespace of that.
 	if host.Attrs().ParentIndex != end.Attrs().Index || end.Attrs().ParentIndex != host.Attrs().Index {
-		return fmt.Errorf("%s is not the other end of %s", v.Container, v.Host)
+		return fmt.Errorf("%s is not the other end of %s: %w", v.Container, v.Host, ErrForeign)
 	}
 	if alias := host.Attrs().Alias; alias != v.Alias {
 		return fmt.Errorf("%s has alias %q, not %q: %w", v.Host, alias, v.Alias, ErrForeign)
