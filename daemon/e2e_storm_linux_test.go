@@ -147,7 +147,7 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 	for i := range 6 {
 		containers = append(containers, newContainer(t, fmt.Sprint("c-", i)))
 	}
-	storm(t, h, containers, *seed)
+	storm(t, h, containers, *seed, nil)
 	h.verify(containers...)
 	tearDown := func() {
 		for _, c := range containers {
@@ -161,7 +161,7 @@ func TestE2EAnythingAtOnceAndTwiceLeavesNothingBehind(t *testing.T) {
 	require.Equal(t, kept, h.kept(), "files in the data folder")
 
 	// The same again with a restart in between, which has to know all of it.
-	storm(t, h, containers, *seed+1)
+	storm(t, h, containers, *seed+1, nil)
 	before := h.verify(containers...)
 	h.stop()
 	h.start()
@@ -182,9 +182,12 @@ func TestE2EADaemonKilledAmidAnythingConverges(t *testing.T) {
 	for round := range max(2, *rounds/4) {
 		s := *seed + uint64(round)
 		process := h.process.Process
-		end := time.AfterFunc(time.Duration(50+s*37%400)*time.Millisecond, func() { process.Kill() })
-		storm(t, h, containers, s)
-		end.Stop()
+		last := 10 + int(s*37%400)
+		storm(t, h, containers, s, func(answers int) {
+			if answers == last {
+				process.Kill()
+			}
+		})
 		h.kill()
 		h.noting(fmt.Sprintf("round %d, -seed %d", round, s), func() {
 			h.start()
@@ -211,23 +214,25 @@ func (h *host) kept() []string {
 }
 
 // storm is 16 clients that ask for random operations at once, each twice, until
-// they are through or the daemon is gone. No failure may be the daemon's own.
-func storm(t *testing.T, h *host, containers []*container, seed uint64) {
+// they are through or the daemon is gone. No failure may be the daemon's own. after,
+// which may be nil, is called after each answer with how many there were.
+func storm(t *testing.T, h *host, containers []*container, seed uint64, after func(answers int)) {
 	t.Helper()
 	var clients sync.WaitGroup
 	var mu sync.Mutex
 	var stuck sync.Once
-	answers := make(map[string]int)
+	total, answers := 0, make(map[string]int)
 	longest := make(map[string]time.Duration)
-	for n := range 16 {
+	all := make([]*client.Client, 16)
+	for n := range all {
+		var err error
+		all[n], err = client.Dial(h.ctx, client.Config{Endpoint: h.order.Endpoint, Attempts: -1})
+		require.NoError(t, err)
+		defer all[n].Close()
+	}
+	for n, c := range all {
 		clients.Go(func() {
 			r := chaos{rand.New(rand.NewPCG(seed, uint64(n))), containers}
-			c, err := client.Dial(h.ctx, client.Config{Endpoint: h.order.Endpoint, Attempts: -1})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
 			var req wire.Request
 			for i := range 2 * *requests {
 				if i%2 == 0 {
@@ -248,6 +253,9 @@ func storm(t *testing.T, h *host, containers []*container, seed uint64) {
 				longest[req.Op()] = max(longest[req.Op()], took)
 				if answers[req.Op()]++; err != nil {
 					answers[req.Op()+": "+codeOf(err)]++
+				}
+				if total++; after != nil {
+					after(total)
 				}
 				mu.Unlock()
 				if err != nil && !refused(err) {

@@ -93,6 +93,7 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 func TestFetchTellsWhatWentWrong(t *testing.T) {
 	for name, test := range map[string]struct {
 		serve http.HandlerFunc
+		stall time.Duration
 		want  string
 	}{
 		"the server stops sending": {
@@ -102,10 +103,12 @@ func TestFetchTellsWhatWentWrong(t *testing.T) {
 				w.(http.Flusher).Flush()
 				<-r.Context().Done()
 			},
-			"the download stalled: no byte for 200ms, after 4 bytes",
+			2 * time.Second, // within which the first bytes have to come
+			"the download stalled: no byte for 2s, after 4 bytes",
 		},
 		"the server never answers": {
 			func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			200 * time.Millisecond,
 			"the download stalled: no byte for 200ms, after 0 bytes",
 		},
 		"the data ends too early": {
@@ -114,17 +117,20 @@ func TestFetchTellsWhatWentWrong(t *testing.T) {
 					return io.NopCloser(iotest.TimeoutReader(strings.NewReader("only"))), 9, nil
 				}}.ServeHTTP(w, r)
 			},
+			time.Minute,
 			"the download broke off after 4 bytes of 9: unexpected EOF",
 		},
 		"the data cannot be read": {
 			fromFile("/nonexistent").ServeHTTP,
+			time.Minute,
 			"the download did not begin: the server says 500 Internal Server Error",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := httptest.NewServer(test.serve)
 			defer server.Close()
-			_, err := fetch(t.Context(), new(net.Dialer).DialContext, server.URL, 200*time.Millisecond, func(download, int64) {})
+			_, err := fetch(t.Context(), new(net.Dialer).DialContext, server.URL, test.stall, func(download, int64) {})
 			require.EqualError(t, err, test.want)
 		})
 	}
