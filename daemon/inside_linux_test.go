@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 func (x *box) sh(t *testing.T, command string) string {
@@ -178,30 +177,4 @@ func TestRelapsesAreMendedAfterLongerAndLongerTimes(t *testing.T) {
 		require.NoError(t, k.mended(c, damage, now))
 		now = now.Add(relapseTime)
 	}
-}
-
-// TestLookingIntoContainersIsCheap bounds the processor time of a look, with much to
-// spare: see roundTicks for what it is.
-func TestLookingIntoContainersIsCheap(t *testing.T) {
-	b := newAttachBed(t)
-	x := newBox(t)
-	b.attach(x)
-	c := containerIn(b.d.attachments.records()[0])
-	const looks = 200
-	before := processorTime(t)
-	for range looks {
-		require.True(t, b.d.wholeInside(c))
-	}
-	each := (processorTime(t) - before) / looks
-	t.Logf("%v of processor time for each look", each)
-	if !testing.Short() {
-		require.Less(t, each, 5*time.Millisecond)
-	}
-}
-
-func processorTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	require.NoError(t, unix.Getrusage(unix.RUSAGE_SELF, &u))
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -126,7 +126,7 @@ func (c *cable) mendContainer(container *Handle, end Link) error {
 	}
 	for _, a := range c.Addrs {
 		if a.Addr().Is6() && !slices.Contains(has, a) {
-			if err := container.awaitLocal(a.Addr()); err != nil {
+			if err := container.awaitLocal(end.Index, a.Addr()); err != nil {
 				return err
 			}
 		}
