@@ -29,7 +29,7 @@ func quickly(t *testing.T, p plan) {
 }
 
 func TestACommandMeasuresEndToEnd(t *testing.T) {
-	quickly(t, plan{pairs: 1, time: 100 * time.Millisecond})
+	quickly(t, plan{pairs: 1, time: 300 * time.Millisecond})
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
 	var stdout, stderr bytes.Buffer

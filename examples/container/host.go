@@ -147,8 +147,9 @@ func (h *host) attach(ctx context.Context, known ...*host) error {
 // url is what the host's container serves.
 func (h *host) url() string { return "http://web-" + h.name + ".overlay.internal/" }
 
-// curl asks for a page from inside the container. What an image would have in its
-// /etc is laid over this system's, for curl alone to see.
+// curl asks for a page from inside the container, again if the other container does
+// not listen yet. What an image would have in its /etc is laid over this system's,
+// for curl alone to see.
 func (h *host) curl(ctx context.Context, dir, url string) error {
 	etc := map[string]string{
 		"resolv.conf":   fmt.Sprintf("nameserver %s\n", h.at.Gateway),
@@ -165,7 +166,7 @@ func (h *host) curl(ctx context.Context, dir, url string) error {
 	fmt.Printf("   container on host %s: curl %s\n   ", h.name, url)
 	defer fmt.Println()
 	return command(ctx, "nsenter", "--net", "--target", fmt.Sprint(h.container),
-		"unshare", "--mount", "sh", "-c", script+"exec curl --silent --show-error --fail --max-time 10 "+url)
+		"unshare", "--mount", "sh", "-c", script+"exec curl --silent --show-error --fail --max-time 10 --retry 20 --retry-delay 1 --retry-connrefused "+url)
 }
 
 // command runs a command of the system.
