@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +38,11 @@ func TestAGuestIsAPeerOfTheNode(t *testing.T) {
 	require.Len(t, c.Addresses, 2, "of both families")
 	require.Equal(t, netip.PrefixFrom(c.OverlayIP, int(c.PrefixLen)), c.Addresses[0])
 	require.True(t, c.Addresses[1].Addr().Is6())
+
+	leases, err := b.d.listLeases(wire.ListLeases{})
+	require.NoError(t, err)
+	at := slices.IndexFunc(leases.Leases, func(l wire.Lease) bool { return l.IP == c.OverlayIP })
+	require.Equal(t, "vm", leases.Leases[at].Owner, "as in the list of attachments")
 
 	peers := g.device.peers()
 	require.Len(t, peers, 1)
