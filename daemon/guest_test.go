@@ -51,8 +51,9 @@ func TestAGuestIsAPeerOfTheNode(t *testing.T) {
 	require.Contains(t, peers[0].AllowedIPs, "/128")
 	require.Empty(t, peers[0].Endpoint)
 	routes := ipJSON(t, b.host, "route", "show", c.OverlayIP.String())
-	require.Len(t, routes, 1)
+	require.Len(t, routes, 2)
 	require.Equal(t, g.device.link().Name, routes[0]["dev"])
+	require.Equal(t, "unreachable", routes[1]["type"], "for when the device is gone")
 
 	require.Equal(t, c, b.setup(guestRequest("vm")), "the same again, the private key included")
 	list, err := b.d.listAttachments(wire.ListAttachments{})
