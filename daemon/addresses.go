@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
+	"strconv"
 	"sync"
 
 	"github.com/overlayd/overlayd/daemon/wire"
@@ -63,7 +65,7 @@ func (d *Daemon) releaseIP(_ context.Context, r wire.ReleaseIP) error {
 		return nil
 	}
 	if l.Owner.Kind != kindReserved {
-		return &Error{Code: wire.Conflict, Field: "ip", Msg: fmt.Sprintf("%v was not reserved by allocate_ip, but is that of %s %q, and goes with it", a, l.Owner.Kind, l.Owner.ID)}
+		return &Error{Code: wire.Conflict, Field: "ip", Msg: fmt.Sprintf("%v was not reserved by allocate_ip, but is that of %s %q, and goes with it", a, l.Owner.Kind, d.owners()(l))}
 	}
 	err := d.leases.Update(func(tx *ipam.Tx) error {
 		if now, ok := tx.Lookup(a); ok && now.Owner.Is(l.Owner) {
@@ -77,6 +79,20 @@ func (d *Daemon) releaseIP(_ context.Context, r wire.ReleaseIP) error {
 	d.leasesChanged(l.Pool)
 	d.dropPorts(l)
 	return nil
+}
+
+// owners is who has a lease: of an attachment what its handle says, else an id.
+func (d *Daemon) owners() func(ipam.Lease) string {
+	names := make(map[string]string)
+	for _, a := range d.attachments.records() {
+		names[a.ID] = cmp.Or(a.Guest, strconv.FormatUint(uint64(a.PID), 10))
+	}
+	return func(l ipam.Lease) string {
+		if l.Owner.Kind == kindContainer || l.Owner.Kind == kindGuest {
+			return cmp.Or(names[l.Owner.ID], l.Owner.ID)
+		}
+		return l.Owner.ID
+	}
 }
 
 // listLeases lists leases in the order of the addresses, IPv4 first.
@@ -93,13 +109,14 @@ func (d *Daemon) listLeases(r wire.ListLeases) (wire.Leases, error) {
 		within = s.Subnets
 	}
 	list := wire.Leases{Leases: []wire.Lease{}}
+	owner := d.owners()
 	for _, p := range within {
 		for l := range d.leases.Leases(p) {
 			list.Leases = append(list.Leases, wire.Lease{
 				IP:    l.Addr,
 				Pool:  l.Pool,
 				Kind:  l.Owner.Kind,
-				Owner: l.Owner.ID,
+				Owner: owner(l),
 				Since: l.Since.Unix(),
 			})
 		}

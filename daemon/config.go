@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/overlayd/overlayd/daemon/client"
+	"github.com/overlayd/overlayd/daemon/wire"
 )
 
 // A Mode says what the node's own overlay is made of.
@@ -25,7 +26,8 @@ const (
 // Config is what a daemon is made from.
 type Config struct {
 	// DataDir is where it keeps what survives. Default: /var/lib/overlayd as root,
-	// else overlayd in $XDG_STATE_HOME.
+	// else, on Linux, overlayd in $XDG_STATE_HOME
+	// or in ~/.local/state.
 	DataDir string
 	// Endpoint is its socket. Default: run/overlayd.sock in DataDir if that is
 	// given, else client.DefaultEndpoint.
@@ -84,7 +86,7 @@ func (c Config) located() (Config, error) {
 	if c.DataDir == "" {
 		dir, err := defaultDataDir()
 		if err != nil {
-			return c, err
+			return c, &Error{Code: wire.InvalidRequest, Msg: "data folder", Err: err}
 		}
 		c.DataDir = dir
 	}

@@ -71,7 +71,7 @@ type Daemon struct {
 
 // New makes a daemon: it opens the data folder, makes the host agree with it and
 // listens. After an error nothing of the daemon runs. It is called in the network
-// namespace that is the host's, of which the daemon never leaves.
+// namespace that is the host's, which the daemon never leaves.
 func New(c Config) (*Daemon, error) {
 	c, err := c.checked()
 	if err != nil {

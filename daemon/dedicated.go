@@ -115,7 +115,11 @@ func (d *Daemon) releaseDevice(s state.Service) error {
 // vacant refuses to change whose device a service's containers talk through.
 func (d *Daemon) vacant(s *service) error {
 	if n := d.attachmentCount()[s.Name]; n > 0 {
-		return &Error{Code: wire.Conflict, Field: "mode", Msg: fmt.Sprintf("service %q is %s and has %d containers attached: detach them, or tear the service down, first", s.Name, s.Mode, n)}
+		attached := fmt.Sprintf("%d containers attached: detach them", n)
+		if n == 1 {
+			attached = "1 container attached: detach it"
+		}
+		return &Error{Code: wire.Conflict, Field: "mode", Msg: fmt.Sprintf("service %q is %s and has %s, or tear the service down, first", s.Name, s.Mode, attached)}
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ type Error struct {
 	Msg   string // what, which, and what to do
 	Err   error  // why; may be nil
 
-	exact bool // Msg is all there is to say, to the letter of the contract
+	exact bool // Msg begins to the letter of the contract, so that Field is not put before it
 }
 
 func (e *Error) Error() string {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,11 @@ func TestAGuestIsAPeerOfTheNode(t *testing.T) {
 	require.Equal(t, netip.PrefixFrom(c.OverlayIP, int(c.PrefixLen)), c.Addresses[0])
 	require.True(t, c.Addresses[1].Addr().Is6())
 
+	leases, err := b.d.listLeases(wire.ListLeases{})
+	require.NoError(t, err)
+	at := slices.IndexFunc(leases.Leases, func(l wire.Lease) bool { return l.IP == c.OverlayIP })
+	require.Equal(t, "vm", leases.Leases[at].Owner, "as in the list of attachments")
+
 	peers := g.device.peers()
 	require.Len(t, peers, 1)
 	require.Equal(t, c.PublicKey, peers[0].PublicKey)
@@ -45,8 +51,9 @@ func TestAGuestIsAPeerOfTheNode(t *testing.T) {
 	require.Contains(t, peers[0].AllowedIPs, "/128")
 	require.Empty(t, peers[0].Endpoint)
 	routes := ipJSON(t, b.host, "route", "show", c.OverlayIP.String())
-	require.Len(t, routes, 1)
+	require.Len(t, routes, 2)
 	require.Equal(t, g.device.link().Name, routes[0]["dev"])
+	require.Equal(t, "unreachable", routes[1]["type"], "for when the device is gone")
 
 	require.Equal(t, c, b.setup(guestRequest("vm")), "the same again, the private key included")
 	list, err := b.d.listAttachments(wire.ListAttachments{})

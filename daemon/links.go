@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/overlayd/overlayd/internal/hostnet"
@@ -27,10 +28,14 @@ const (
 
 // linkName is the name of a link of ours: what it is of, and a suffix for what it
 // is. One that would be too long for a link, or hard to read in a terminal, is
-// made of a hash of the same instead; who has such a link its alias says.
+// made of a hash of the same instead; who has such a link its alias says. Parts that
+// are empty, as the deployment's before the node's overlay is set up, are left out,
+// unless what remains might be another's name as well.
 func linkName(suffix string, parts ...string) string {
-	name := "ovl-" + strings.Join(parts, "-") + "-" + suffix
-	if len(name) <= maxLinkName && !strings.ContainsFunc(name, unusual) {
+	named := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == "" })
+	plain := len(named) == len(parts) || !strings.Contains(strings.Join(named, ""), "-")
+	name := strings.Join(slices.Concat([]string{"ovl"}, named, []string{suffix}), "-")
+	if plain && len(name) <= maxLinkName && !strings.ContainsFunc(name, unusual) {
 		return name
 	}
 	h := newFNV()

@@ -16,12 +16,16 @@ func TestALinkIsNamedAfterWhatItIsOf(t *testing.T) {
 		want   string
 	}{
 		{suffixGlobal, []string{"prod", "42"}, "ovl-prod-42-g"},
-		{suffixBridge, []string{"", "", "web"}, "ovl---web-b"},
+		{suffixBridge, []string{"", "", "web"}, "ovl-web-b"},
+		{suffixBridge, []string{"a", "", "web"}, "ovl-a-web-b"},
+		{suffixGlobal, []string{"", ""}, "ovl-g"},
 		{suffixBridge, []string{"a", "1", "w.eb"}, "ovl-a-1-w.eb-b"},
 		// What is too long for a link, or hard to read, is hashed.
 		{suffixGlobal, []string{"production", "424242"}, "ovl-917241f41-g"},
 		{suffixBridge, []string{"production", "424242", "web"}, "ovl-82d73f22a-b"},
 		{suffixDedicated, []string{"production", "424242", "web"}, "ovl-82dd3f22a-d"},
+		// And so is what might be a-1's web.
+		{suffixBridge, []string{"", "", "a-1-web"}, "ovl-6f3bd2bfc-b"},
 		{suffixBridge, []string{"", "", "Web"}, "ovl-8855d23d3-b"},
 	} {
 		require.Equal(t, c.want, linkName(c.suffix, c.parts...), "%v", c.parts)

@@ -41,7 +41,7 @@ func (d *Daemon) locate(a netip.Addr) station {
 		s.text, s.link = d.describe(a, service)
 	case leased && lease.Owner.Kind == kindGuest:
 		s.kind = atGuest
-		s.text = fmt.Sprintf("the guest with lease %q", lease.Owner.ID)
+		s.text = fmt.Sprintf("the guest %q", d.owners()(lease))
 		s.link = d.globalLink()
 	case leased && lease.Owner.Kind == kindReserved:
 		s.kind, s.text = atReserved, "an address reserved by allocate_ip"

@@ -12,7 +12,7 @@ const platform = "darwin"
 func defaultDataDir() (string, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("there is no default for the data folder: give one: %w", err)
+		return "", fmt.Errorf("there is no default: give one with --data-dir: %w", err)
 	}
 	return filepath.Join(home, ".overlayd"), nil
 }

@@ -19,7 +19,7 @@ func defaultDataDir() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", errors.New("neither XDG_STATE_HOME nor HOME is set, so there is no default for the data folder: give one")
+		return "", errors.New("neither XDG_STATE_HOME nor HOME is set, so there is no default: give one with --data-dir")
 	}
 	return filepath.Join(home, ".local", "state", "overlayd"), nil
 }

@@ -11,5 +11,5 @@ import (
 const platform = "other"
 
 func defaultDataDir() (string, error) {
-	return "", fmt.Errorf("there is no default for the data folder: give one: %w", errors.ErrUnsupported)
+	return "", fmt.Errorf("there is no default: give one with --data-dir: %w", errors.ErrUnsupported)
 }

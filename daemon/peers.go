@@ -28,17 +28,19 @@ func (d *Daemon) deviceOf(scope wire.PeerScope) (v *device, release func(), err 
 		return nil, nil, err
 	}
 	found, release, err := d.service(s.Service)
-	if err == nil && found.device == nil {
-		release()
-		err = failed(wire.NotFound, "")
-	}
-	if errors.Is(err, wire.NotFound) {
-		return nil, nil, &Error{Code: wire.NotFound, Field: "scope.service", Msg: "no dedicated overlay for service " + s.Service, exact: true}
-	}
-	if err != nil {
+	var why string
+	switch {
+	case errors.Is(err, wire.NotFound):
+		why = "it is not set up: send setup_service_overlay first"
+	case err != nil:
 		return nil, nil, err
+	case found.device == nil:
+		release()
+		why = "it is shared, and its peers are the node's own: ask for those without the service, or set it up with mode dedicated"
+	default:
+		return found.device, release, nil
 	}
-	return found.device, release, nil
+	return nil, nil, &Error{Code: wire.NotFound, Field: "scope.service", Msg: "no dedicated overlay for service " + s.Service + ": " + why, exact: true}
 }
 
 // ofAllowance are the fields of add_allowed_ip and remove_allowed_ip that are those

@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/overlayd/overlayd/daemon/wire"
@@ -58,7 +60,11 @@ func (d *Daemon) noPong(ip netip.Addr, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return because(err, "ping %v: the daemon may not send ICMP: it wants CAP_NET_RAW, or its group in net.ipv4.ping_group_range", ip)
 	case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded):
-		return &Error{Code: wire.Timeout, Msg: fmt.Sprintf("%v is not reached: %s", ip, d.wayTo(ip)), Err: err}
+		code := codeOf(err)
+		if slices.ContainsFunc([]error{errUnreachable, syscall.ENETUNREACH, syscall.EHOSTUNREACH}, func(way error) bool { return errors.Is(err, way) }) {
+			code = wire.NotReady
+		}
+		return &Error{Code: code, Msg: fmt.Sprintf("%v is not reached: %s", ip, d.wayTo(ip)), Err: err}
 	}
 	return failed(wire.Timeout, "%v did not answer: %s", ip, d.wayTo(ip))
 }
@@ -103,6 +109,9 @@ func (t *tracer) advice() string {
 	}
 	return fmt.Sprintf("as far as is known the peer is reached, so see there whether %v is up, and lets ICMP in", t.dst)
 }
+
+// errUnreachable is what a router, or the address's own network, says of it.
+var errUnreachable = errors.New("ICMP destination unreachable")
 
 // An echoFamily is what differs between ICMP and ICMPv6.
 type echoFamily struct {
@@ -167,7 +176,7 @@ func echo(ctx context.Context, ip netip.Addr) (time.Duration, error) {
 			}
 		case *icmp.DstUnreach:
 			if answer.Type == f.unreachable && f.quotes(body.Data, ip, request) {
-				return 0, fmt.Errorf("ICMP destination unreachable, code %d, from %v", answer.Code, from)
+				return 0, fmt.Errorf("%w, code %d, from %v", errUnreachable, answer.Code, from)
 			}
 		}
 	}

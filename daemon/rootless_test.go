@@ -54,7 +54,7 @@ func TestARootlessDaemonIsThereAgainOnTheSameFolder(t *testing.T) {
 	setup := wire.SetupGlobalOverlay{ClusterCIDR: "10.200.0.0/16,fd00:200::/48", SliceCIDR: "10.200.7.0/28", WGPort: freePort(t)}
 	name, err := d.setupGlobal(ctx, setup)
 	require.NoError(t, err)
-	require.Equal(t, "ovl---g", name.Name)
+	require.Equal(t, "ovl-g", name.Name)
 	again, err := d.setupGlobal(ctx, setup)
 	require.NoError(t, err)
 	require.Equal(t, name, again)

@@ -121,7 +121,7 @@ func unavailable(op string, err error) error {
 	default:
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	return fmt.Errorf("%w: %s: %w; %s, or use a netstack, which needs neither", ErrTUNUnavailable, op, err, help)
+	return fmt.Errorf("%w: %s: %w; %s", ErrTUNUnavailable, op, err, help)
 }
 
 // transmitQueue is how many packets wait for us to read them, as many as for

@@ -39,7 +39,13 @@ Operations:
 			if err != nil {
 				return err
 			}
-			return a.printJSON(res)
+			if err := a.printJSON(res); err != nil {
+				return err
+			}
+			if _, ok := r.(wire.SubscribeEvents); ok {
+				fmt.Fprintln(a.err, `overlayd: the subscription ends with this command: "overlayd events" shows events`)
+			}
+			return nil
 		},
 	}
 }

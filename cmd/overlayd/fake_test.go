@@ -191,7 +191,7 @@ func canned(r wire.Request) wire.Response {
 			{Service: "db", Mode: wire.ModeDedicated, Name: "ovl-prod-1-db-b", Subnets: []netip.Prefix{prefix("10.200.9.0/28")}, Interface: "ovl-prod-1-db-d", PublicKey: keyA, ListenPort: 51421},
 		}}
 	case wire.ListLeases:
-		return wire.Leases{Leases: []wire.Lease{{IP: addr("10.200.74.18"), Pool: prefix("10.200.74.16/28"), Kind: "container", Owner: "a1"}}}
+		return wire.Leases{Leases: []wire.Lease{{IP: addr("10.200.74.18"), Pool: prefix("10.200.74.16/28"), Kind: "container", Owner: "4711"}}}
 	case wire.ListPeers:
 		peer := wire.Peer{PeerStatus: peerB, Scope: wire.GlobalScope{}}
 		if r.Scope != nil {

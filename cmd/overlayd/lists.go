@@ -107,7 +107,7 @@ func (a *app) leasesCommand() *cobra.Command {
 	}, func(p *page, res wire.Leases) {
 		rows := make([][]cell, len(res.Leases))
 		for i, s := range res.Leases {
-			rows[i] = texts(s.IP.String(), s.Pool.String(), s.Kind, s.Owner, sinceText(p.app.now(), s.Since))
+			rows[i] = texts(s.IP.String(), s.Pool.String(), s.Kind, ownerText(s), sinceText(p.app.now(), s.Since))
 		}
 		p.list("leases", []column{{title: "ADDRESS"}, {title: "POOL"}, {title: "KIND"}, {title: "OWNER"}, {title: "SINCE", right: true}}, rows)
 	})
@@ -157,6 +157,14 @@ func (p *page) list(what string, columns []column, rows [][]cell) {
 		return
 	}
 	p.table(columns, rows)
+}
+
+// ownerText is who has an address, a container as handleText has it.
+func ownerText(l wire.Lease) string {
+	if pid, err := strconv.ParseUint(l.Owner, 10, 32); err == nil && l.Kind == "container" {
+		return handleText(wire.LinuxPID{PID: uint32(pid)})
+	}
+	return l.Owner
 }
 
 // handleText is what a container is known by.

@@ -202,9 +202,9 @@ func meet(ctx context.Context, endpoint string) (*client.Client, wire.Status, er
 
 // startLine is what the line about the start says.
 func startLine(d *daemon.Daemon, config daemon.Config, status wire.Status) []any {
-	mode, why := d.Mode()
+	mode, _ := d.Mode() // why it is rootless was told already
 	return []any{
-		"version", status.Version, "mode", string(mode), "why", why, "socket", config.Endpoint, "mtu", status.MTU,
+		"version", status.Version, "mode", string(mode), "socket", config.Endpoint, "mtu", status.MTU,
 		"addresses", cmp.Or(joined(status.Addresses), "none, as the overlay is not set up"), "key", status.PublicKey,
 		"services", status.ServiceCount, "attachments", status.AttachmentCount,
 	}

@@ -58,6 +58,9 @@ func (e *DecodeError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Code.Error())
 	if e.Name != "" {
+		if e.Code == InvalidJSON {
+			b.WriteString(" for")
+		}
 		b.WriteString(" " + clip(e.Name))
 	}
 	b.WriteString(": ")

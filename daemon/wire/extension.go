@@ -115,7 +115,7 @@ type Lease struct {
 	IP    netip.Addr   `json:"ip"`
 	Pool  netip.Prefix `json:"pool"`
 	Kind  string       `json:"kind"`  // what the owner is: "node", "service", "container", "guest"
-	Owner string       `json:"owner"` // which one
+	Owner string       `json:"owner"` // which one: of a container its process, of a guest its id
 	Since int64        `json:"since_unix_secs"`
 }
 

@@ -44,7 +44,7 @@ type GuestConfig struct {
 	PrivateKey Secret     `json:"private_key"` // empty if the guest brought its own key
 	PublicKey  string     `json:"public_key"`  // the guest's
 	ListenPort uint16     `json:"listen_port"`
-	Peers      []PeerSpec `json:"peers"`
+	Peers      []PeerSpec `json:"peers"` // the node, at its address on the overlay: put one there that the guest reaches, and keep the port
 	DNSServer  netip.Addr `json:"dns_server,omitzero"`
 	DNSDomain  string     `json:"dns_domain,omitzero"`
 

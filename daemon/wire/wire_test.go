@@ -189,7 +189,7 @@ func TestARequestCanBeMadeOfAnOpAndItsFields(t *testing.T) {
 	_, err = wire.ParseRequest("ping", nil)
 	require.EqualError(t, err, "invalid request ping: ip: is missing: ping takes ip")
 	_, err = wire.ParseRequest("ping", []byte(`{"ip"`))
-	require.EqualError(t, err, "invalid json ping: a colon is wanted after the key at byte 5")
+	require.EqualError(t, err, "invalid json for ping: a colon is wanted after the key at byte 5")
 	_, err = wire.ParseRequest("ping", []byte(`7`))
 	require.EqualError(t, err, "invalid request ping: an object is wanted, not a number")
 }

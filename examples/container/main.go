@@ -28,6 +28,9 @@ func main() {
 		err = beHost(ctx, os.Args[2])
 	case len(os.Args) == 3 && os.Args[1] == "container":
 		err = beContainer(ctx, os.Args[2])
+	case len(os.Args) > 1:
+		fmt.Fprintf(os.Stderr, "container: %q is more than is wanted here\nusage: sudo go run ./examples/container\n", os.Args[1])
+		os.Exit(2)
 	default:
 		err = run(ctx)
 	}

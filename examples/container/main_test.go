@@ -91,6 +91,16 @@ func nothingLeft(t *testing.T, cmd *exec.Cmd) {
 	}
 }
 
+func TestAnArgumentIsRefused(t *testing.T) {
+	cmd := program(t)
+	cmd.Args = append(cmd.Args, "extra")
+	out, err := cmd.CombinedOutput()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, 2, exit.ExitCode())
+	require.Equal(t, "container: \"extra\" is more than is wanted here\nusage: sudo go run ./examples/container\n", string(out))
+}
+
 func TestAnOrdinaryUserIsToldWhatToDo(t *testing.T) {
 	cmd := program(t)
 	if os.Geteuid() == 0 {

@@ -36,6 +36,7 @@ func main() {
 	asJSON := flag.Bool("json", false, "print one JSON object instead of a progress bar and tables")
 	flag.Parse()
 	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "quickstart: %q is more than is wanted here\n", flag.Arg(0))
 		flag.Usage()
 		os.Exit(2)
 	}

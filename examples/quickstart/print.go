@@ -80,7 +80,7 @@ func (p *printer) result(r result, a, b *host) error {
 	t := tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(t, "  handshake\t%.2f ms\n", r.HandshakeMS)
 	fmt.Fprintf(t, "  round trip\tp50 %.0f µs, p99 %.0f µs (%d pings)\n", r.RTT.P50, r.RTT.P99, pings)
-	fmt.Fprintf(t, "  throughput\t%.2f Gbit/s (%s in %.2f s)\n", r.Gbps, count(r.Bytes), r.Seconds)
+	fmt.Fprintf(t, "  throughput\t%s (%s in %s)\n", rate(r.Gbps), count(r.Bytes), took(r.Seconds))
 	fmt.Fprintf(t, "  SHA-256\t%s\n", hash)
 	if err := t.Flush(); err != nil {
 		return err
@@ -95,10 +95,29 @@ func (p *printer) result(r result, a, b *host) error {
 
 // rounded is r without digits that mean nothing.
 func (r result) rounded() result {
-	for _, v := range []*float64{&r.HandshakeMS, &r.RTT.P50, &r.RTT.P99, &r.Seconds, &r.Gbps} {
+	for _, v := range []*float64{&r.HandshakeMS, &r.RTT.P50, &r.RTT.P99} {
 		*v = math.Round(*v*1e3) / 1e3
 	}
+	for _, v := range []*float64{&r.Seconds, &r.Gbps} { // of a small file, a few millionths
+		*v = math.Round(*v*1e6) / 1e6
+	}
 	return r
+}
+
+// took is a time in seconds for people.
+func took(seconds float64) string {
+	if seconds < 1 {
+		return fmt.Sprintf("%.2f ms", seconds*1e3)
+	}
+	return fmt.Sprintf("%.2f s", seconds)
+}
+
+// rate is one in Gbit/s for people.
+func rate(gbps float64) string {
+	if gbps < 0.1 {
+		return fmt.Sprintf("%.2f Mbit/s", gbps*1e3)
+	}
+	return fmt.Sprintf("%.2f Gbit/s", gbps)
 }
 
 // count is a number of bytes for people.

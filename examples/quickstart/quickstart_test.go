@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -23,7 +25,38 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asProgram makes the test binary be the program.
+const asProgram = "QUICKSTART_EXAMPLE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestAnArgumentIsRefused(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self, "extra")
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	out, err := cmd.CombinedOutput()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, 2, exit.ExitCode())
+	require.Contains(t, string(out), "quickstart: \"extra\" is more than is wanted here\nUsage")
+}
+
+func TestSmallAmountsHaveDigits(t *testing.T) {
+	require.Equal(t, "0.31 ms", took(0.000312))
+	require.Equal(t, "1.25 s", took(1.25))
+	require.Equal(t, "0.26 Mbit/s", rate(0.000264))
+	require.Equal(t, "2.50 Gbit/s", rate(2.5))
+	r := result{download: download{Seconds: 0.0003124, Gbps: 0.0002641}}.rounded()
+	require.Equal(t, 0.000312, r.Seconds)
+	require.Equal(t, 0.000264, r.Gbps)
+}
 
 func TestRunPrintsOneJSONObject(t *testing.T) {
 	var out bytes.Buffer

@@ -21,6 +21,11 @@ func main() {
 	manual := flag.Bool("manual", false, "print the command for the second process instead of running it")
 	join := flag.String("join", "", "be the second process; `KEY@HOST:PORT` is the first")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "twonodes: %q is more than is wanted here\n", flag.Arg(0))
+		flag.Usage()
+		os.Exit(2)
+	}
 
 	var err error
 	switch {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/overlayd/overlayd/overlay"
@@ -31,6 +33,16 @@ func TestTwoProcessesTalk(t *testing.T) {
 	require.Equal(t, os.Getpid(), asks)
 	require.NotEqual(t, asks, answers, "the answer comes from another process")
 	require.Contains(t, from, "10.200.0.1:")
+}
+
+func TestAnArgumentIsRefused(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	out, err := exec.Command(self, "-join", "card", "extra").CombinedOutput()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, 2, exit.ExitCode())
+	require.Contains(t, string(out), "twonodes: \"extra\" is more than is wanted here\nUsage")
 }
 
 func TestFirstTellsThatTheSecondFailed(t *testing.T) {
