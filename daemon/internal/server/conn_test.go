@@ -142,7 +142,7 @@ func TestTimeIsOfAFrameThatBegan(t *testing.T) {
 		time.Sleep(defaultLimits.frame - 1)
 		synctest.Wait()
 		require.Empty(t, ended)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.True(t, timedOut(<-ended))
 		require.NoError(t, s.Close())
