@@ -20,6 +20,7 @@ import (
 
 	"github.com/overlayd/overlayd/daemon/client"
 	"github.com/overlayd/overlayd/daemon/wire"
+	"github.com/overlayd/overlayd/internal/testchild"
 )
 
 func init() {
@@ -176,7 +177,7 @@ func TestWhatIsPutInTheSocketsPlaceKeepsItsMode(t *testing.T) {
 // socket is made again and again, with a umask that takes nothing.
 func TestTheSocketIsPrivateFromItsFirstMoment(t *testing.T) {
 	path := filepath.Join(openDir(t), "s")
-	cmd := as(t, helper(t, "connect for ever", path), 65534, 65534)
+	cmd := as(t, testchild.Command(t, "connect for ever", path), 65534, 65534)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	stderr := &bytes.Buffer{}
@@ -198,7 +199,7 @@ func TestTheSocketIsPrivateFromItsFirstMoment(t *testing.T) {
 
 func TestASocketThatAnswersIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	cmd := helper(t, "listen", path)
+	cmd := testchild.Command(t, "listen", path)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -352,7 +353,7 @@ func TestEndpointsThatCannotBeAreRefused(t *testing.T) {
 }
 
 func TestAUserWhoMayNotMakeASocketIsToldSo(t *testing.T) {
-	cmd := as(t, helper(t, "listen", filepath.Join(openDir(t), "s")), 65534, 65534)
+	cmd := as(t, testchild.Command(t, "listen", filepath.Join(openDir(t), "s")), 65534, 65534)
 	cmd.Stderr = nil
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
@@ -376,7 +377,7 @@ func TestWhoMayConnect(t *testing.T) {
 		"anybody, without such a group": {"no such group there is", 12345, 65534, nil, "members of group no such group there is if there were one"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := as(t, helper(t, "call", ""), test.uid, test.gid, test.groups...)
+			cmd := as(t, testchild.Command(t, "call", ""), test.uid, test.gid, test.groups...)
 			b := startAt(t, filepath.Join(openDir(t), "s"), Config{Group: test.group})
 			// The file's mode would keep them out before they are looked at.
 			require.NoError(t, os.Chmod(b.path, 0o666))
@@ -411,7 +412,7 @@ func numbers(n int) (list []uint32) {
 
 func TestCredentialsAreThoseOfTheOtherEnd(t *testing.T) {
 	dir := openDir(t)
-	cmd := as(t, helper(t, "listen", filepath.Join(dir, "own", "s")), 65534, 65534)
+	cmd := as(t, testchild.Command(t, "listen", filepath.Join(dir, "own", "s")), 65534, 65534)
 	require.NoError(t, os.Chown(dir, 65534, 65534))
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
