@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/overlayd/overlayd/internal/hostnet"
@@ -79,16 +78,18 @@ func TestTheProcessStaysAtHome(t *testing.T) {
 }
 
 func TestAProcessThatIsNotHasNoNamespace(t *testing.T) {
-	before := openFiles(t)
-	zombie := exec.Command("true")
-	zombie.SysProcAttr = &syscall.SysProcAttr{}
-	require.NoError(t, zombie.Start())
-	require.NoError(t, unix.Waitid(unix.P_PID, zombie.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
-	for _, pid := range []uint32{0, uint32(zombie.Process.Pid), math.MaxInt32, math.MaxUint32} {
-		_, err := hostnet.ProcessNamespace(pid)
-		require.ErrorIs(t, err, fs.ErrNotExist)
+	var before int
+	for range 2 { // the first time the runtime may open files of its own
+		before = openFiles(t)
+		zombie := exec.Command("true")
+		require.NoError(t, zombie.Start())
+		require.NoError(t, unix.Waitid(unix.P_PID, zombie.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+		for _, pid := range []uint32{0, uint32(zombie.Process.Pid), math.MaxInt32, math.MaxUint32} {
+			_, err := hostnet.ProcessNamespace(pid)
+			require.ErrorIs(t, err, fs.ErrNotExist)
+		}
+		require.NoError(t, zombie.Wait())
 	}
-	require.NoError(t, zombie.Wait())
 	requireNoMoreFiles(t, before)
 }
 
